@@ -1,0 +1,88 @@
+"""What arrives while a round trip is under way travels together in the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar, final
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+__all__ = ["Batcher"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@final
+class Batcher(Generic[T, R]):
+    """Groups single requests into round trips, without timers: one request waits for nobody, a thousand cost a few.
+
+    *flush* gets one to *limit* items, in the order they came, and answers each of them in that order. One flush runs at a
+    time. If it raises, every request of that batch raises the same error, and the next batch goes out as usual.
+    Belongs to the event loop on which it was first used.
+    """
+
+    def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int) -> None:
+        self._flush = flush
+        self._limit = limit
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+        self._nudged = False
+
+    @property
+    def is_busy(self) -> bool:
+        """A flush is under way, or about to be."""
+        return self._flusher is not None
+
+    def nudge(self) -> None:
+        """Have one flush even if nothing was added: *flush* may then get an empty list."""
+        self._nudged = True
+        self._ensure_flusher()
+
+    def add(self, item: T) -> asyncio.Future[R]:
+        """Put *item* into the next round trip; the future is its answer. Cancelling it does not call the item back."""
+        answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, answer))
+        self._ensure_flusher()
+        return answer
+
+    async def drain(self) -> None:
+        """Return when everything added so far has been answered. Errors go to those who asked, not here."""
+        while self._flusher is not None:
+            await asyncio.wait([self._flusher])
+
+    def _ensure_flusher(self) -> None:
+        if self._flusher is None:
+            # The flusher first runs in the next loop turn: what this turn still adds goes along.
+            self._flusher = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting or self._nudged:
+                self._nudged = False
+                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
+                await self._send(batch)
+        finally:
+            self._flusher = None
+            for _, answer in self._waiting:  # only when the flusher itself was cancelled
+                answer.cancel()
+            self._waiting.clear()
+
+    async def _send(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        try:
+            answers = await self._flush([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, answer in batch:
+                answer.cancel()
+            raise
+        except Exception as error:  # whatever it was, it belongs to those who wait for this batch
+            for _, answer in batch:
+                if not answer.done():
+                    answer.set_exception(error)
+                    answer.exception()  # retrieved: a caller that went away does not make asyncio complain
+            return
+        for (_, answer), value in zip(batch, answers, strict=True):
+            if not answer.done():
+                answer.set_result(value)

@@ -1,0 +1,177 @@
+"""An opened broker and backend on one event loop, and the way of messages out to them."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self, final
+
+from msgspec import Struct
+
+from chicory.backend import store_then_settle
+from chicory.batch import Batcher
+from chicory.codec import encode
+from chicory.errors import CapabilityError, PayloadTooLargeError
+from chicory.message import Event
+from chicory.middleware import PublishMiddleware, compose_publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+    from chicory.backend import Backend
+    from chicory.broker import Broker
+    from chicory.clock import Clock
+    from chicory.codec import Arguments
+    from chicory.message import Envelope, TaskMessage
+    from chicory.offers import EventSink
+    from chicory.task import Call
+
+__all__ = ["Client", "Connection", "Outgoing"]
+
+_BATCH = 500
+_ENVELOPES = 1000
+
+
+@final
+class Connection:
+    """A broker and a backend, opened together and joined."""
+
+    def __init__(self, broker: Broker, backend: Backend | None) -> None:
+        self.broker = broker
+        self.backend = backend
+        self.joined = (backend.join(broker) if backend is not None else None) or store_then_settle(broker, backend)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.broker)
+            if self.backend is not None:
+                await stack.enter_async_context(self.backend)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+
+@final
+class Outgoing(Struct, frozen=True, kw_only=True):
+    """What the way out needs to know of the app: made once."""
+
+    layers: tuple[PublishMiddleware, ...]
+    sinks: tuple[EventSink, ...]
+    clock: Clock
+    max_bytes: int
+    rewrite: Callable[[TaskMessage], Arguments]
+    """The arguments of a message that a layer has replaced."""
+
+
+class _Draft(Struct, frozen=True):
+    call: Call
+    envelope: Envelope
+
+
+@final
+class Client:
+    """Publishes for one event loop. Calls that wait at the same time travel together."""
+
+    def __init__(self, connection: Connection, outgoing: Outgoing, lifespan: Callable[[], Any]) -> None:
+        self.connection = connection
+        self._outgoing = outgoing
+        self._lifespan = lifespan
+        self._batcher: Batcher[Sequence[_Draft], None] = Batcher(self._flush, limit=_BATCH)
+        self._lock = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self.is_open = False
+
+    async def open(self) -> None:
+        """Connect, unless that is done; safe to call from many tasks at once."""
+        async with self._lock:
+            if self.is_open:
+                return
+            async with AsyncExitStack() as stack:
+                await stack.enter_async_context(self.connection)
+                await stack.enter_async_context(self._lifespan())
+                self._stack = stack.pop_all()
+            self.is_open = True
+
+    async def close(self) -> None:
+        """Send what waits to be sent, and disconnect. Safe to repeat."""
+        async with self._lock:
+            if self.is_open:
+                self.is_open = False
+                await self._batcher.drain()
+                await self._stack.aclose()
+
+    async def send(self, calls: Sequence[Call]) -> None:
+        """Publish *calls*; durable once this returns.
+
+        Raises:
+            PayloadTooLargeError: one is larger than the limit; none of these calls was sent.
+            CapabilityError: one is to start later, and the broker cannot hold messages back.
+        """
+        outgoing = self._outgoing
+        drafts = [_Draft(call, encode(call.message, call.arguments, limit=outgoing.max_bytes)) for call in calls]
+        self._check(drafts)
+        if len(drafts) <= _ENVELOPES:
+            await self._batcher.add(drafts)
+            return
+        parts = [drafts[start : start + _ENVELOPES] for start in range(0, len(drafts), _ENVELOPES)]
+        await asyncio.gather(*(self._batcher.add(part) for part in parts))
+
+    def _check(self, drafts: Sequence[_Draft]) -> None:
+        capabilities, broker = self.connection.broker.capabilities, self.connection.broker
+        if not capabilities.delayed and any(draft.envelope.due for draft in drafts):
+            hint = "send without countdown and eta, or choose another broker"
+            raise CapabilityError("delayed messages", broker.address, hint)
+        limit = capabilities.max_message_bytes
+        if limit is not None:
+            for draft in drafts:
+                if len(draft.envelope.body) > limit:
+                    what = f"the message for task {draft.call.message.name!r}"
+                    raise PayloadTooLargeError(what, len(draft.envelope.body), limit)
+
+    async def _flush(self, groups: list[Sequence[_Draft]]) -> list[None]:
+        drafts = [draft for group in groups for draft in group]
+        if self._outgoing.layers:
+            await self._through_layers(drafts)
+        else:
+            await self._publish([draft.envelope for draft in drafts])
+            self._tell([draft.call.message for draft in drafts])
+        return [None] * len(groups)
+
+    async def _through_layers(self, drafts: Sequence[_Draft]) -> None:
+        originals = {draft.call.message.id: draft for draft in drafts}
+
+        async def innermost(messages: Sequence[TaskMessage]) -> None:
+            await self._publish([self._envelope(message, originals.get(message.id)) for message in messages])
+            self._tell(messages)
+
+        await compose_publish(self._outgoing.layers, innermost)([draft.call.message for draft in drafts])
+
+    def _envelope(self, message: TaskMessage, original: _Draft | None) -> Envelope:
+        if original is not None and message is original.call.message:
+            return original.envelope
+        is_same_call = (
+            original is not None
+            and message.args is original.call.message.args
+            and message.kwargs is original.call.message.kwargs
+        )
+        arguments = original.call.arguments if is_same_call and original else self._outgoing.rewrite(message)
+        return encode(message, arguments, limit=self._outgoing.max_bytes)
+
+    async def _publish(self, envelopes: Sequence[Envelope]) -> None:
+        for start in range(0, len(envelopes), _ENVELOPES):
+            await self.connection.joined.publish(envelopes[start : start + _ENVELOPES])
+
+    def _tell(self, messages: Sequence[TaskMessage]) -> None:
+        if not self._outgoing.sinks:
+            return
+        now = self._outgoing.clock.now()
+        for message in messages:
+            event = Event(kind="task.published", at=now, task_id=message.id, task=message.name, queue=message.queue)
+            for sink in self._outgoing.sinks:
+                sink(event)

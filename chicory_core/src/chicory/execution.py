@@ -1,0 +1,285 @@
+"""Running one delivery: the core's own layers, from the delivery cap to the call itself."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, final
+
+from chicory.clock import Clock, within
+from chicory.codec import read
+from chicory.context import TaskContext
+from chicory.errors import (
+    DeliveryLimitError,
+    EncodingError,
+    FinalError,
+    LeaseLost,
+    MessageDecodeError,
+    PayloadTooLargeError,
+    TaskExpiredError,
+    TaskNotFoundError,
+    TaskTimeoutError,
+    ValidationError,
+)
+from chicory.logs import get_logger
+from chicory.message import DeliveryMode, TaskState
+from chicory.middleware import (
+    Attempt,
+    Decision,
+    ExecuteMiddleware,
+    Next,
+    Outcome,
+    Stage,
+    current_attempt,
+    failed,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from chicory.codec import Arguments
+    from chicory.config import WorkerConfig
+    from chicory.message import Delivery
+    from chicory.serializer import Serializer
+    from chicory.task import Task, TaskRegistry
+    from chicory.threads import ThreadPool
+
+__all__ = ["UNKNOWN_SINCE", "Execution", "Notes"]
+
+UNKNOWN_SINCE = "unknown_since"
+"""Header of a message whose task no worker knew yet: since when."""
+_FIRST_DEFER, _LONGEST_DEFER = 0.5, 30.0
+_CANCEL_GRACE = 5.0
+"""Seconds that a task which ran over its timeout gets to react to being cancelled, before it is left behind."""
+
+
+class Notes(Protocol):
+    """Where an execution says what is true before it ends."""
+
+    def started(self, attempt: Attempt) -> None:
+        """The task runs. Costs no round trip of its own if it ends soon."""
+        ...
+
+    def progressed(self, attempt: Attempt) -> None:
+        """``attempt.progress`` has changed."""
+        ...
+
+    async def give_up_first(self, attempt: Attempt) -> bool:
+        """Settle an at-most-once delivery before its one run; False if it is not ours to run."""
+        ...
+
+
+@final
+class Execution:
+    """The core's layers around every attempt of one worker."""
+
+    def __init__(
+        self,
+        *,
+        app: Any,
+        tasks: TaskRegistry,
+        worker_id: str,
+        clock: Clock,
+        config: WorkerConfig,
+        serializers: Mapping[str, Serializer],
+        written_with: Serializer,
+        max_bytes: int,
+        keeps_results: bool,
+        threads: ThreadPool,
+        notes: Notes,
+    ) -> None:
+        self._app = app
+        self._tasks = tasks
+        self._worker_id = worker_id
+        self._clock = clock
+        self._config = config
+        self._serializers = serializers
+        self._written_with = written_with
+        self._max_bytes = max_bytes
+        self._keeps_results = keeps_results
+        self._threads = threads
+        self._notes = notes
+        self._log = get_logger("execution", worker_id=worker_id)
+
+    def layers(self) -> list[ExecuteMiddleware]:
+        """The core's layers; the last is the innermost of all."""
+        return [
+            ExecuteMiddleware(stage=Stage.RECOVER, name="unknown_task", layer=self.unknown_task),
+            ExecuteMiddleware(stage=Stage.ADMIT, name="admit", layer=self.admit),
+            ExecuteMiddleware(stage=Stage.DECODE, name="decode", layer=self.decode),
+            ExecuteMiddleware(stage=Stage.INNER, name="zz_call", layer=self.call),
+        ]
+
+    def open(self, delivery: Delivery) -> Attempt:
+        """The attempt at *delivery*: its document read and its task looked up, or the problem with either."""
+        attempt = Attempt(delivery=delivery, worker_id=self._worker_id)
+        try:
+            attempt.document = document = read(delivery.envelope, limit=self._max_bytes)
+            attempt.message = document.message()
+            attempt.task = self._tasks.find(document.task)
+        except (MessageDecodeError, TaskNotFoundError) as problem:
+            attempt.problem = problem
+        return attempt
+
+    # --- layers, from the outside to the inside --------------------------------------------------
+
+    async def unknown_task(self, attempt: Attempt, proceed: Next) -> Outcome:
+        """Put a message whose task is unknown back, for a worker that knows it: a rolling deploy. Fail it after a while."""
+        outcome = await proceed(attempt)
+        if outcome.error is not attempt.problem or not isinstance(outcome.error, TaskNotFoundError):
+            return outcome
+        headers = attempt.message.headers if attempt.message else {}
+        now = self._clock.now()
+        since = _moment(headers.get(UNKNOWN_SINCE)) or now
+        elapsed = (now - since).total_seconds()
+        if elapsed >= self._config.unknown_task_seconds:
+            return Outcome(error=outcome.error, final=True, decision=Decision.REJECT, reason="unknown_task")
+        self._log.warning("unknown_task_put_back", task=attempt.task_name, task_id=attempt.delivery.envelope.id)
+        return Outcome(
+            error=outcome.error,
+            decision=Decision.DEFER,
+            delay=min(max(elapsed, _FIRST_DEFER), _LONGEST_DEFER),
+            reason="unknown_task",
+            changes={"headers": {**headers, UNKNOWN_SINCE: since.isoformat()}},
+        )
+
+    async def admit(self, attempt: Attempt, proceed: Next) -> Outcome:
+        """Refuse what was delivered too often, or too late."""
+        count, limit = attempt.delivery.delivery_count, self._config.max_deliveries
+        if count > limit:
+            return Outcome(
+                error=DeliveryLimitError(count, limit), final=True, decision=Decision.REJECT, reason="delivery_limit"
+            )
+        message = attempt.message
+        if message is not None and message.expires is not None and message.expires <= self._clock.now():
+            error = TaskExpiredError(message.name, message.expires.isoformat())
+            return Outcome(error=error, final=True, decision=Decision.REJECT, reason="expired", state=TaskState.EXPIRED)
+        return await proceed(attempt)
+
+    async def decode(self, attempt: Attempt, proceed: Next) -> Outcome:
+        """Decode and validate the arguments; what cannot be decoded never will be."""
+        if attempt.problem is not None or attempt.task is None or attempt.document is None:
+            is_unreadable = isinstance(attempt.problem, MessageDecodeError)
+            return Outcome(
+                error=attempt.problem,
+                final=True,
+                decision=Decision.REJECT if is_unreadable else Decision.DONE,
+                reason="unreadable" if is_unreadable else None,
+            )
+        try:
+            attempt.args, attempt.kwargs = self._arguments(attempt.task, attempt.document.argument_bytes())
+        except (ValidationError, EncodingError) as error:
+            return Outcome(error=error, final=True, decision=Decision.REJECT, reason="validation")
+        return await proceed(attempt)
+
+    async def call(self, attempt: Attempt, _proceed: Next) -> Outcome:
+        """Call the function, within its time, and encode what it returns."""
+        task = attempt.task
+        assert task is not None, "the decode layer passes on no attempt without task"  # noqa: S101
+        attempt.started_at = self._clock.now()
+        if task.options_of_task.delivery_mode is DeliveryMode.AT_MOST_ONCE:
+            attempt.settled = await self._notes.give_up_first(attempt)
+            if not attempt.settled:
+                return failed(LeaseLost(attempt.delivery.envelope.id), final=True)
+        else:
+            self._notes.started(attempt)
+        current_attempt.set(attempt)
+        try:
+            value = await self._invoke(attempt, task)
+        except FinalError as error:
+            return failed(error.__cause__ or error, final=True)
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the edge of user code: all of it is the task's failure
+            return failed(error)
+        return self._encoded(task, value)
+
+    # --- steps -----------------------------------------------------------------------------------
+
+    def _arguments(self, task: Task[..., Any], arguments: Arguments) -> tuple[list[Any], dict[str, Any]]:
+        serializer = self._serializers.get(arguments.content_type)
+        if serializer is None:
+            enabled = ", ".join(sorted(self._serializers))
+            raise EncodingError(
+                f"arguments of task {task.name!r} are {arguments.content_type!r}, and this worker accepts {enabled}: "
+                "add it to CHICORY_ACCEPT_CONTENT if its senders are trusted"
+            )
+        check = task.options_of_task.validation_mode.checks_inputs
+        return task.signature.decode(arguments, check=check, serializer=serializer)
+
+    async def _invoke(self, attempt: Attempt, task: Task[..., Any]) -> Any:
+        timeout = task.options_of_task.timeout
+        args = attempt.args
+        if task.signature.takes_context:
+            args = [self._context(attempt, task, timeout), *args]
+        if task.options_of_task.execution == "async":
+            running = task.function(*args, **attempt.kwargs)
+            return await running if timeout is None else await self._limited(running, task, timeout)
+        return await self._in_thread(partial(task.function, *args, **attempt.kwargs), task, timeout)
+
+    def _context(self, attempt: Attempt, task: Task[..., Any], timeout: float | None) -> TaskContext:
+        policy = task.options_of_task.retry_policy
+
+        async def report(done: float, total: float) -> None:
+            attempt.progress = (done, total)
+            self._notes.progressed(attempt)
+
+        assert attempt.message is not None, "a task is only found for a message that could be read"  # noqa: S101
+        return TaskContext(
+            attempt.message,
+            app=self._app,
+            max_retries=policy.max_retries if policy else 0,
+            deadline=None if timeout is None else self._clock.now() + timedelta(seconds=timeout),
+            report=report,
+        )
+
+    async def _limited(self, running: Awaitable[Any], task: Task[..., Any], timeout: float) -> Any:
+        """Wait for an async task at most *timeout* seconds; one that will not be cancelled is left behind."""
+        runner = asyncio.ensure_future(running)
+        try:
+            await within(self._clock, timeout, asyncio.wait([runner]))
+        except TimeoutError:
+            await self._stop(runner, task)
+            raise TaskTimeoutError(task.name, timeout) from None
+        except asyncio.CancelledError:
+            await self._stop(runner, task)
+            raise
+        return runner.result()
+
+    async def _stop(self, runner: asyncio.Future[Any], task: Task[..., Any]) -> None:
+        runner.cancel()
+        try:
+            await within(self._clock, _CANCEL_GRACE, asyncio.wait([runner]))
+        except TimeoutError:
+            self._log.error("task_ignores_cancellation", task=task.name)
+        if runner.done() and not runner.cancelled():
+            runner.exception()  # retrieved: what a cancelled task still raised is not news
+
+    async def _in_thread(self, function: partial[Any], task: Task[..., Any], timeout: float | None) -> Any:
+        future = self._threads.submit(function)
+        try:
+            return await within(self._clock, timeout, future)
+        except TimeoutError:
+            if timeout is None or not future.cancelled():
+                raise  # the task's own
+            self._threads.abandon(future)
+            self._log.error("thread_left_behind", task=task.name, abandoned=len(self._threads.abandoned))
+            raise TaskTimeoutError(task.name, timeout) from None
+
+    def _encoded(self, task: Task[..., Any], value: Any) -> Outcome:
+        mode = task.options_of_task.validation_mode
+        if not mode.checks_outputs and (task.options_of_task.ignore_result or not self._keeps_results):
+            return Outcome(value=value)
+        try:
+            result = task.signature.encode_result(value, check=mode.checks_outputs, serializer=self._written_with)
+            if len(result.data) > self._max_bytes:
+                raise PayloadTooLargeError(f"the result of task {task.name!r}", len(result.data), self._max_bytes)
+        except (ValidationError, EncodingError) as error:
+            return failed(error, final=True)  # running it again would return the same
+        return Outcome(value=value, result=result)
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        return datetime.fromisoformat(text) if text else None
+    except ValueError:
+        return None

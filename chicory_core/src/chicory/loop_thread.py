@@ -1,0 +1,56 @@
+"""A daemon thread with an event loop of its own: for what must go on while the main loop is busy, or where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from concurrent.futures import Future
+
+__all__ = ["LoopThread"]
+
+T = TypeVar("T")
+
+
+@final
+class LoopThread:
+    """An event loop that runs in a daemon thread from `start` to `stop`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """The caller runs on this thread."""
+        return threading.current_thread() is self._thread
+
+    def start(self) -> None:
+        """Return once the loop runs."""
+        running = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(running,), name=self._name, daemon=True)
+        self._thread.start()
+        running.wait()
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Run *coroutine* on this thread's loop, from any other thread."""
+        assert self._loop is not None, "submit() comes between start() and stop()"  # noqa: S101
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def stop(self) -> None:
+        """Cancel what still runs there and end the loop; returns when the thread has ended. Safe to repeat."""
+        loop, thread = self._loop, self._thread
+        if loop is None or thread is None or not thread.is_alive():
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+
+    def _run(self, running: threading.Event) -> None:
+        with asyncio.Runner() as runner:  # on the way out it cancels what is left and closes the loop
+            self._loop = loop = runner.get_loop()
+            loop.call_soon(running.set)
+            loop.run_forever()

@@ -1,0 +1,541 @@
+"""The in-memory broker and backend: for tests and single-process use. Verified by the same suites as every other.
+
+Twins share a store, so all event loops and threads of a process see the same queues; a lock guards it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import threading
+from collections import defaultdict
+from typing import TYPE_CHECKING, Self, final
+
+from chicory.broker import Capabilities, QueuedMessage, QueueStats
+from chicory.clock import SYSTEM_CLOCK, Clock
+from chicory.message import Delivery, Envelope, ResultRecord, Settled, Settlement, TaskState, new_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from types import TracebackType
+
+    from chicory.broker import Broker
+    from chicory.message import WorkerStats
+
+__all__ = ["MemoryBackend", "MemoryBroker", "MemoryStore"]
+
+DEDUP_WINDOW = 120.0
+_STALE = 2.0
+"""A consumer counts as live for this many leases after it was last seen."""
+
+
+class _Message:
+    """One envelope and where it stands."""
+
+    __slots__ = ("count", "due", "envelope", "lease_until", "order", "receipt")
+
+    def __init__(self, envelope: Envelope, due: float, order: int) -> None:
+        self.envelope, self.due, self.order = envelope, due, order
+        self.count = 0
+        self.receipt: str | None = None
+        self.lease_until = 0.0
+
+    @property
+    def rank(self) -> tuple[int, float, int, str]:
+        return (-self.envelope.priority, self.due, self.order, self.envelope.id)
+
+
+class _Wakeups:
+    """Futures of any loop that wait for something of one name."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, list[asyncio.Future[None]]] = defaultdict(list)
+
+    def add(self, names: Iterable[str]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        for name in names:
+            self._waiting[name].append(future)
+        return future
+
+    def drop(self, names: Iterable[str], future: asyncio.Future[None]) -> None:
+        for name in names:
+            if future in self._waiting[name]:
+                self._waiting[name].remove(future)
+            if not self._waiting[name]:
+                del self._waiting[name]
+
+    def wake(self, name: str) -> None:
+        for future in self._waiting.pop(name, ()):
+            loop = future.get_loop()
+            if loop is _running_loop():
+                _resolve(future)
+            elif not loop.is_closed():
+                loop.call_soon_threadsafe(_resolve, future)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+@final
+class MemoryStore:
+    """Queues, records and heartbeats of one process. All methods are called with ``lock`` held."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.lock = threading.RLock()
+        self.messages: dict[str, _Message] = {}
+        self.ready: dict[str, list[tuple[int, float, int, str]]] = defaultdict(list)
+        self.delayed: list[tuple[float, int, str]] = []
+        self.leased: dict[str, _Message] = {}
+        self.seen: dict[str, float] = {}
+        self.records: dict[str, tuple[ResultRecord, float | None]] = {}
+        self.beats: dict[str, tuple[WorkerStats, float]] = {}
+        self.leases: dict[str, float] = {}
+        self.consumers: dict[tuple[str, str], float] = {}
+        self.wakeups = _Wakeups()
+        self._numbers = itertools.count()
+        self._next_expiry = float("inf")
+        self._swept_at = 0.0
+
+    # --- messages ------------------------------------------------------------------------------
+
+    def publish(self, envelopes: Iterable[Envelope], *, pending: bool) -> None:
+        for envelope in envelopes:
+            if self._is_repeat(envelope, pending=pending):
+                continue
+            self.place(envelope)
+            if pending:
+                self.keep(ResultRecord(id=envelope.id, state=TaskState.PENDING, hop=envelope.hop))
+
+    def _is_repeat(self, envelope: Envelope, *, pending: bool) -> bool:
+        self._sweep()
+        live = self.messages.get(envelope.id)
+        if live is not None and live.envelope.hop >= envelope.hop:
+            return True
+        if pending:
+            record = self.record(envelope.id)
+            return record is not None and record.hop >= envelope.hop
+        return envelope.dedup_key in self.seen
+
+    def place(self, envelope: Envelope) -> None:
+        """Make *envelope* the message of its id."""
+        self.remove(envelope.id)
+        now = self.clock.now().timestamp()
+        due = max(envelope.due.timestamp(), 0.0) if envelope.due else now
+        message = self.messages[envelope.id] = _Message(envelope, due, next(self._numbers))
+        if due > now:
+            heapq.heappush(self.delayed, (due, message.order, envelope.id))
+            self.wakeups.wake(f"queue:{envelope.queue}")
+        else:
+            self._make_ready(message)
+
+    def remove(self, message_id: str) -> None:
+        if (message := self.messages.pop(message_id, None)) is not None:
+            if message.receipt is not None:
+                self.leased.pop(message.receipt, None)
+            self.seen[message.envelope.dedup_key] = self.clock.monotonic() + DEDUP_WINDOW
+
+    def _make_ready(self, message: _Message) -> None:
+        queue = message.envelope.queue
+        heapq.heappush(self.ready[queue], message.rank)
+        self.wakeups.wake(f"queue:{queue}")
+
+    def claim(self, queues: Sequence[str], limit: int, consumer: str) -> list[Delivery]:
+        now = self.clock.monotonic()
+        for queue in queues:
+            if (queue, consumer) in self.consumers:
+                self.consumers[queue, consumer] = now
+        self._promote()
+        self._expire(now)
+        deliveries: list[Delivery] = []
+        for queue in queues:
+            line = self.ready[queue]
+            while line and len(deliveries) < limit:
+                message = self._at(heapq.heappop(line), queue)
+                if message is not None:
+                    deliveries.append(self._lease(message, now, consumer))
+        return deliveries
+
+    def _at(self, rank: tuple[int, float, int, str], queue: str) -> _Message | None:
+        """The ready message of that rank; None if it has gone, or is another by now."""
+        message = self.messages.get(rank[3])
+        if message is None or message.order != rank[2] or message.receipt is not None or message.envelope.queue != queue:
+            return None
+        return message
+
+    def _lease(self, message: _Message, now: float, consumer: str) -> Delivery:
+        seconds = self.leases.get(message.envelope.queue, 30.0)
+        message.count += 1
+        message.receipt = receipt = f"{consumer}:{next(self._numbers)}"
+        message.lease_until = now + seconds
+        self._next_expiry = min(self._next_expiry, message.lease_until)
+        self.leased[receipt] = message
+        return Delivery(
+            envelope=message.envelope,
+            receipt=receipt,
+            delivery_count=message.count,
+            lease_seconds=seconds,
+            received_at=now,
+        )
+
+    def release(self, delivery: Delivery) -> None:
+        """Take back a claim nobody heard of: it does not count."""
+        if (message := self.leased.pop(delivery.receipt, None)) is not None:
+            message.count -= 1
+            message.receipt = None
+            self._make_ready(message)
+
+    def _promote(self) -> None:
+        now = self.clock.now().timestamp()
+        while self.delayed and self.delayed[0][0] <= now:
+            _, order, message_id = heapq.heappop(self.delayed)
+            message = self.messages.get(message_id)
+            if message is not None and message.order == order and message.receipt is None:
+                self._make_ready(message)
+
+    def _expire(self, now: float) -> None:
+        if now < self._next_expiry:
+            return
+        for receipt, message in list(self.leased.items()):
+            if message.lease_until <= now:
+                del self.leased[receipt]
+                message.receipt = None
+                self._make_ready(message)
+        self._next_expiry = min((m.lease_until for m in self.leased.values()), default=float("inf"))
+
+    def until_change(self) -> float:
+        """Seconds until something may become ready by itself."""
+        due = self.delayed[0][0] - self.clock.now().timestamp() if self.delayed else float("inf")
+        return max(0.0, min(due, self._next_expiry - self.clock.monotonic()))
+
+    def answer(self, delivery: Delivery) -> Settled:
+        """DONE if this delivery is still alive."""
+        message = self.messages.get(delivery.envelope.id)
+        if message is None or message.envelope.hop != delivery.envelope.hop:
+            return Settled.GONE
+        return Settled.DONE if message.receipt == delivery.receipt else Settled.LOST
+
+    def settle(self, settlement: Settlement, *, joined: bool) -> Settled:
+        answer = self.answer(settlement.delivery)
+        if answer is not Settled.DONE:
+            return answer
+        own = settlement.delivery.envelope.id
+        if settlement.ends:
+            self.remove(own)
+            for envelope in settlement.publish:
+                if envelope.id == own:
+                    self.place(envelope)
+                    if joined and settlement.result is None:
+                        self.keep(ResultRecord(id=own, state=TaskState.PENDING, hop=envelope.hop))
+                else:
+                    self.publish((envelope,), pending=joined)
+        if joined and settlement.result is not None:
+            self.keep(settlement.result)
+        return answer
+
+    # --- records -------------------------------------------------------------------------------
+
+    def record(self, task_id: str) -> ResultRecord | None:
+        kept = self.records.get(task_id)
+        if kept is None or (kept[1] is not None and kept[1] <= self.clock.monotonic()):
+            return None
+        return kept[0]
+
+    def keep(self, record: ResultRecord) -> bool:
+        present = self.record(record.id)
+        if present is not None and not record.may_follow(present.state, present.hop, present.delivery_count):
+            return False
+        expires = None if record.ttl is None else self.clock.monotonic() + record.ttl
+        self.records[record.id] = (record, expires)
+        if record.state.is_terminal:
+            self.wakeups.wake(f"record:{record.id}")
+        return True
+
+    def forget(self, ids: Iterable[str]) -> int:
+        gone = [i for i in ids if i not in self.messages and self.records.pop(i, None) is not None]
+        for task_id in gone:
+            self.wakeups.wake(f"record:{task_id}")
+        return len(gone)
+
+    def _sweep(self) -> None:
+        """Drop what has expired, now and then."""
+        now = self.clock.monotonic()
+        if now - self._swept_at < 1.0:
+            return
+        self._swept_at = now
+        self.seen = {key: until for key, until in self.seen.items() if until > now}
+        expired = [i for i, (_, until) in self.records.items() if until is not None and until <= now]
+        for task_id in expired:
+            del self.records[task_id]
+            self.wakeups.wake(f"record:{task_id}")
+
+
+class _Opened:
+    """Nothing to open."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        return None
+
+    @property
+    def address(self) -> str:
+        return "memory://"
+
+    async def health(self) -> None:
+        return None
+
+
+@final
+class MemoryBroker(_Opened):
+    """A broker that lives in this process. Give the same *store* to a `MemoryBackend` to have them joined."""
+
+    capabilities = Capabilities(
+        delayed=True, priorities=10, dedup_window=DEDUP_WINDOW, atomic_publish=True, fenced=True, browse=True
+    )
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK, store: MemoryStore | None = None, consumer: str | None = None) -> None:
+        self.store = MemoryStore(clock) if store is None else store
+        self._consumer = consumer or new_id()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self.store.lock:
+            for key in [key for key in self.store.consumers if key[1] == self._consumer]:
+                del self.store.consumers[key]
+
+    async def prepare(self, queues: Sequence[str], lease_seconds: float) -> Mapping[str, float]:
+        store, now = self.store, self.store.clock.monotonic()
+        with store.lock:
+            for queue in queues:
+                recorded = store.leases.setdefault(queue, lease_seconds)
+                others = (seen for (q, c), seen in store.consumers.items() if q == queue and c != self._consumer)
+                if not any(now - seen <= recorded * _STALE for seen in others):
+                    store.leases[queue] = lease_seconds
+                store.consumers[queue, self._consumer] = now
+            return {queue: store.leases[queue] for queue in queues}
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        with self.store.lock:
+            self.store.publish(envelopes, pending=False)
+
+    async def receive(self, queues: Sequence[str], limit: int, wait: float) -> list[Delivery]:
+        store, clock = self.store, self.store.clock
+        names = [f"queue:{queue}" for queue in queues]
+        deadline = clock.monotonic() + wait
+        while True:
+            with store.lock:
+                deliveries = store.claim(queues, limit, self._consumer)
+                left = deadline - clock.monotonic()
+                if deliveries or left <= 0:
+                    return deliveries
+                woken = store.wakeups.add(names)
+                left = min(left, store.until_change())
+            timer = clock.call_later(left, lambda future=woken: _resolve(future))
+            try:
+                await woken
+            finally:
+                timer.cancel()
+                with store.lock:
+                    store.wakeups.drop(names, woken)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        with self.store.lock:
+            return [self.store.settle(settlement, joined=False) for settlement in settlements]
+
+    async def extend(self, receipts: Sequence[str]) -> set[str]:
+        store, now = self.store, self.store.clock.monotonic()
+        lost = set()
+        with store.lock:
+            for receipt in receipts:
+                if (message := store.leased.get(receipt)) is None:
+                    lost.add(receipt)
+                else:
+                    message.lease_until = now + store.leases.get(message.envelope.queue, 30.0)
+            for key in [key for key in store.consumers if key[1] == self._consumer]:
+                store.consumers[key] = now
+        return lost
+
+    async def stats(self, queue: str) -> QueueStats:
+        store = self.store
+        with store.lock:
+            store._promote()  # noqa: SLF001 - one store in two classes
+            mine = [m for m in store.messages.values() if m.envelope.queue == queue]
+            now = store.clock.now().timestamp()
+            running = [m for m in mine if m.receipt is not None]
+            waiting = [m for m in mine if m.receipt is None and m.due <= now]
+            oldest = min((m.due for m in waiting), default=None)
+        return QueueStats(
+            queue=queue,
+            ready=len(waiting),
+            delayed=len(mine) - len(running) - len(waiting),
+            running=len(running),
+            oldest_seconds=None if oldest is None else now - oldest,
+        )
+
+    async def purge(self, queue: str) -> int:
+        with self.store.lock:
+            return self._delete(m.envelope.id for m in self._free(queue))
+
+    async def cleanup(self, queue: str, stale_seconds: float) -> int:
+        store, now = self.store, self.store.clock.monotonic()
+        with store.lock:
+            stale = [k for k, seen in store.consumers.items() if k[0] == queue and now - seen > stale_seconds]
+            for key in stale:
+                del store.consumers[key]
+        return len(stale)
+
+    def twin(self) -> MemoryBroker:
+        return MemoryBroker(store=self.store, consumer=self._consumer)
+
+    # --- browsing ------------------------------------------------------------------------------
+
+    async def queues(self) -> list[str]:
+        with self.store.lock:
+            return sorted({m.envelope.queue for m in self.store.messages.values()} | set(self.store.leases))
+
+    async def list_messages(self, queue: str, *, limit: int, after: str | None = None) -> list[QueuedMessage]:
+        with self.store.lock:
+            ids = sorted(i for i, m in self.store.messages.items() if m.envelope.queue == queue and (not after or i > after))
+            return [self._seen(self.store.messages[i]) for i in ids[:limit]]
+
+    async def get_messages(self, queue: str, ids: Sequence[str]) -> list[QueuedMessage]:
+        with self.store.lock:
+            found = [self.store.messages[i] for i in sorted(ids) if i in self.store.messages]
+            return [self._seen(message) for message in found if message.envelope.queue == queue]
+
+    async def delete_messages(self, queue: str, ids: Sequence[str]) -> int:
+        with self.store.lock:
+            free = {m.envelope.id for m in self._free(queue)}
+            return self._delete(i for i in ids if i in free)
+
+    async def move(self, queue: str, replacements: Mapping[str, Envelope]) -> set[str]:
+        store, moved = self.store, set()
+        with store.lock:
+            free = {m.envelope.id for m in self._free(queue)}
+            for message_id in free & replacements.keys():
+                envelope = replacements[message_id]
+                store.remove(message_id)
+                store.place(envelope)
+                if store.record(envelope.id) is not None:
+                    store.keep(ResultRecord(id=envelope.id, state=TaskState.PENDING, hop=envelope.hop))
+                moved.add(message_id)
+        return moved
+
+    def _free(self, queue: str) -> list[_Message]:
+        return [m for m in self.store.messages.values() if m.envelope.queue == queue and m.receipt is None]
+
+    def _delete(self, ids: Iterable[str]) -> int:
+        gone = list(ids)
+        for message_id in gone:
+            self.store.remove(message_id)
+            self.store.records.pop(message_id, None)
+            self.store.wakeups.wake(f"record:{message_id}")
+        return len(gone)
+
+    def _seen(self, message: _Message) -> QueuedMessage:
+        now = self.store.clock.now()
+        state = "running" if message.receipt else "delayed" if message.due > now.timestamp() else "ready"
+        return QueuedMessage(
+            envelope=message.envelope, state=state, since=now.fromtimestamp(message.due, tz=now.tzinfo)
+        )
+
+
+@final
+class MemoryBackend(_Opened):
+    """A backend that lives in this process."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK, store: MemoryStore | None = None) -> None:
+        self._store = MemoryStore(clock) if store is None else store
+
+    async def store(self, records: Sequence[ResultRecord]) -> list[bool]:
+        with self._store.lock:
+            return [self._store.keep(record) for record in records]
+
+    async def fetch(self, ids: Sequence[str]) -> list[ResultRecord | None]:
+        with self._store.lock:
+            return [self._store.record(task_id) for task_id in ids]
+
+    async def wait(self, task_id: str, *, exists: bool) -> ResultRecord | None:
+        store, name = self._store, f"record:{task_id}"
+        while True:
+            with store.lock:
+                record = store.record(task_id)
+                if record is not None and record.state.is_terminal:
+                    return record
+                if record is None and exists:
+                    return None
+                exists = exists or record is not None
+                woken = store.wakeups.add((name,))
+            try:
+                await woken
+            finally:
+                with store.lock:
+                    store.wakeups.drop((name,), woken)
+
+    async def delete(self, ids: Sequence[str]) -> int:
+        with self._store.lock:
+            return self._store.forget(ids)
+
+    async def beat(self, stats: WorkerStats, ttl: float) -> None:
+        with self._store.lock:
+            self._store.beats[stats.worker_id] = (stats, self._store.clock.monotonic() + ttl)
+
+    async def heartbeats(self) -> list[tuple[WorkerStats, bool]]:
+        now = self._store.clock.monotonic()
+        with self._store.lock:
+            beats = sorted(self._store.beats.items())
+        return [(stats, stats.is_running and now < until) for _, (stats, until) in beats]
+
+    async def drop_workers(self, worker_ids: Sequence[str]) -> int:
+        with self._store.lock:
+            return sum(self._store.beats.pop(worker_id, None) is not None for worker_id in worker_ids)
+
+    async def held(self) -> Mapping[str, Sequence[ResultRecord]]:
+        held: dict[str, list[ResultRecord]] = defaultdict(list)
+        with self._store.lock:
+            for record, _ in self._store.records.values():
+                if record.holder is not None and not record.state.is_terminal:
+                    held[record.holder].append(record)
+        return held
+
+    def join(self, broker: Broker) -> MemoryJoined | None:
+        return MemoryJoined(self._store) if isinstance(broker, MemoryBroker) and broker.store is self._store else None
+
+    def twin(self) -> MemoryBackend:
+        return MemoryBackend(store=self._store)
+
+
+@final
+class MemoryJoined:
+    """Broker and backend on one store: each of these is one step."""
+
+    tracks_pending = True
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def publish(self, envelopes: Sequence[Envelope]) -> None:
+        with self._store.lock:
+            self._store.publish(envelopes, pending=True)
+
+    async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        with self._store.lock:
+            return [self._store.settle(settlement, joined=True) for settlement in settlements]
+
+    async def finished(self, deliveries: Sequence[Delivery]) -> frozenset[str]:
+        return frozenset()

@@ -1,0 +1,136 @@
+"""What plugins offer: small values that hooks return, and the core collects once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
+
+from msgspec import Struct, field
+
+from chicory.backend import Backend
+from chicory.broker import Broker
+from chicory.clock import Clock
+from chicory.config import ChicoryConfig
+from chicory.message import Event
+from chicory.serializer import Serializer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from chicory.task import Task
+
+__all__ = [
+    "App",
+    "BackendSpec",
+    "BrokerSpec",
+    "ComponentSpec",
+    "DoctorCheck",
+    "EventSink",
+    "Finding",
+    "FindingLevel",
+    "Lifespan",
+    "OptionSpec",
+    "Place",
+    "SerializerSpec",
+]
+
+T = TypeVar("T")
+
+EventSink = Callable[[Event], None]
+"""Called on the event loop for each change of state; must be quick, and must not raise."""
+Lifespan = AbstractAsyncContextManager[object]
+
+
+class App(Protocol):
+    """What hooks see of the app."""
+
+    @property
+    def config(self) -> ChicoryConfig: ...
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any]]: ...
+    @property
+    def clock(self) -> Clock: ...
+    def require(self, protocol: type[T]) -> T:
+        """The component that implements *protocol*; a clear error names the plugins that would offer one."""
+        ...
+
+
+@final
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a broker or backend is to be built.
+
+    ``url`` is None when its section of ``config`` says where. ``broker`` is, for a backend, the one it will work beside.
+    ``shared`` is one dictionary per app, for what a plugin's broker and backend have in common.
+    """
+
+    url: str | None
+    config: ChicoryConfig
+    clock: Clock
+    broker: Broker | None = None
+    shared: dict[str, Any] = field(default_factory=dict)
+
+
+@final
+class BrokerSpec(Struct, frozen=True, kw_only=True):
+    """A broker by name. ``build`` imports what it needs, opens nothing, and is called once per app."""
+
+    name: str
+    build: Callable[[Place], Broker]
+    schemes: tuple[str, ...] = ()
+
+
+@final
+class BackendSpec(Struct, frozen=True, kw_only=True):
+    """A backend by name; as `BrokerSpec`."""
+
+    name: str
+    build: Callable[[Place], Backend]
+    schemes: tuple[str, ...] = ()
+
+
+@final
+class SerializerSpec(Struct, frozen=True, kw_only=True):
+    """A serializer by its content type."""
+
+    content_type: str
+    build: Callable[[], Serializer]
+
+
+@final
+class ComponentSpec(Struct, frozen=True, kw_only=True):
+    """A typed service: what ``app.require(protocol)`` returns, built when first required."""
+
+    protocol: type
+    name: str
+    build: Callable[[App], Any]
+
+
+@final
+class OptionSpec(Struct, frozen=True, kw_only=True):
+    """An option that ``@app.task(...)`` takes because a plugin reads it (from ``task.options_of_task.extra``)."""
+
+    name: str
+    type: type
+    default: Any = None
+
+
+class FindingLevel(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@final
+class Finding(Struct, frozen=True, kw_only=True):
+    """One thing that ``chicory doctor`` has to say: what it is, and how to mend it."""
+
+    level: FindingLevel
+    what: str
+    fix: str = ""
+
+
+DoctorCheck = Callable[[], Awaitable[Sequence[Finding]]]

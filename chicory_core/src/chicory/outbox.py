@@ -1,0 +1,163 @@
+"""What a worker has to tell the broker: settlements and notes, sent in batches, kept until they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, final
+
+from chicory.batch import Batcher
+from chicory.errors import BackendError, BrokerError
+from chicory.logs import get_logger
+from chicory.message import Settled, Settlement
+from chicory.verdict import started_record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from chicory.backend import Backend, Joined
+    from chicory.backoff import Backoff
+    from chicory.lease import LeaseKeeper
+    from chicory.message import Delivery, ResultRecord
+    from chicory.middleware import Attempt
+
+__all__ = ["Outbox"]
+
+_BATCH = 500
+
+
+@final
+class Outbox:
+    """Sends settlements until the store has answered them, or until their lease is lost.
+
+    A store that is down costs no work: finished tasks wait here under leases that go on being renewed. *on_lost* is called
+    for each delivery that turned out not to be ours any more.
+    """
+
+    def __init__(
+        self,
+        joined: Joined,
+        backend: Backend | None,
+        leases: LeaseKeeper,
+        backoff: Backoff,
+        *,
+        on_lost: Callable[[Delivery], object],
+    ) -> None:
+        self._joined = joined
+        self._backend = backend
+        self._leases = leases
+        self._backoff = backoff
+        self._on_lost = on_lost
+        self._notes: dict[str, Attempt] = {}
+        self._note_check: asyncio.Handle | None = None
+        self._settlements: Batcher[Settlement, Settled] = Batcher(self._flush, limit=_BATCH)
+        self._records: Batcher[ResultRecord, bool] = Batcher(self._store, limit=_BATCH)
+        self._log = get_logger("outbox")
+        self.waiting = 0
+        """Settlements that have not been answered yet."""
+        self.is_blocked = False
+        """The last try to reach the store failed."""
+
+    def settle(self, settlement: Settlement) -> asyncio.Future[Settled]:
+        """End a delivery; answered once it has taken effect, or can never."""
+        self._notes.pop(settlement.delivery.receipt, None)
+        self.waiting += 1
+        answer = self._settlements.add(settlement)
+        answer.add_done_callback(self._answered)
+        return answer
+
+    async def drain(self) -> None:
+        """Return when everything has been answered."""
+        await self._settlements.drain()
+        await self._records.drain()
+
+    # --- notes (see ``execution.Notes``) ---------------------------------------------------------
+
+    def started(self, attempt: Attempt) -> None:
+        if self._backend is None:
+            return
+        self._notes[attempt.delivery.receipt] = attempt
+        if self._note_check is None:
+            # By the next turn of the loop most short tasks have ended and their notes are void.
+            self._note_check = asyncio.get_running_loop().call_soon(self._check_notes)
+
+    def progressed(self, attempt: Attempt) -> None:
+        if attempt.settled:
+            self.record(started_record(attempt, holds=True))
+        else:
+            self.started(attempt)
+
+    async def give_up_first(self, attempt: Attempt) -> bool:
+        result = started_record(attempt, holds=True) if self._backend is not None else None
+        answer = await self.settle(Settlement(delivery=attempt.delivery, result=result))
+        return answer is Settled.DONE
+
+    def record(self, record: ResultRecord) -> None:
+        """Store what an at-most-once task came to: its delivery is settled already."""
+        if self._backend is not None:
+            self._records.add(record)
+
+    # --- sending -----------------------------------------------------------------------------------
+
+    def _check_notes(self) -> None:
+        self._note_check = None
+        if self._notes and not self._settlements.is_busy:
+            self._settlements.nudge()
+
+    async def _flush(self, settlements: list[Settlement]) -> list[Settled]:
+        answers: dict[str, Settled] = {}
+        while True:
+            ours = [s for s in settlements if self._leases.is_ours(s.delivery.receipt)]
+            notes, self._notes = list(self._notes.values()), {}
+            batch = ours + [Settlement(delivery=a.delivery, result=started_record(a), ends=False) for a in notes]
+            if not batch:
+                break
+            try:
+                replies = await self._send(batch)
+            except (BrokerError, BackendError) as error:
+                await self._wait_out(error)
+                continue
+            self._reached()
+            answers = {s.delivery.receipt: reply for s, reply in zip(batch, replies, strict=True)}
+            for lost in (s for s, reply in zip(batch, replies, strict=True) if reply is Settled.LOST):
+                self._on_lost(lost.delivery)
+            break
+        for settlement in settlements:
+            self._leases.release(settlement.delivery.receipt)
+        return [answers.get(s.delivery.receipt, Settled.LOST) for s in settlements]
+
+    async def _send(self, batch: Sequence[Settlement]) -> list[Settled]:
+        try:
+            return await self._joined.settle(batch)
+        except (BrokerError, BackendError):
+            raise
+        except Exception as error:  # the edge of a plugin's code: one bad settlement must not hold up its neighbours
+            if len(batch) > 1:
+                return [reply for settlement in batch for reply in await self._send([settlement])]
+            self._log.exception("settlement_refused", message_id=batch[0].delivery.envelope.id, exc_info=error)
+            return [Settled.LOST]
+
+    async def _store(self, records: list[ResultRecord]) -> Sequence[bool]:
+        assert self._backend is not None, "records are only added where there is a backend"  # noqa: S101
+        while True:
+            try:
+                kept = await self._backend.store(records)
+            except BackendError as error:
+                await self._wait_out(error)
+            else:
+                self._reached()
+                return kept
+
+    async def _wait_out(self, error: Exception) -> None:
+        if not self.is_blocked:
+            self._log.warning("settling_blocked", error_type=type(error).__qualname__, waiting=self.waiting)
+        self.is_blocked = True
+        await self._backoff.pause()
+
+    def _reached(self) -> None:
+        if self.is_blocked:
+            self._log.info("settling_resumed", waiting=self.waiting)
+        self.is_blocked = False
+        self._backoff.reset()
+
+    def _answered(self, _answer: asyncio.Future[Settled]) -> None:
+        self.waiting -= 1

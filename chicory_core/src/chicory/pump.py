@@ -1,0 +1,312 @@
+"""Moves deliveries through a worker: takes free slots, receives for them, runs each through the onion, settles."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, TypeVar, final
+
+from msgspec.structs import replace
+
+from chicory.clock import within
+from chicory.errors import BackendError, BrokerError, LeaseLost, WorkerLost
+from chicory.message import Settlement
+from chicory.middleware import failed
+from chicory.verdict import hand_back, record_of, settlement
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Set
+
+    from chicory.backend import Joined
+    from chicory.backoff import Backoff
+    from chicory.broker import Broker
+    from chicory.clock import Clock
+    from chicory.config import WorkerConfig
+    from chicory.execution import Execution
+    from chicory.lease import LeaseKeeper
+    from chicory.message import Delivery
+    from chicory.middleware import Attempt, Next, Outcome
+    from chicory.outbox import Outbox
+    from chicory.verdict import Keeping
+
+__all__ = ["Pump", "Watch"]
+
+T = TypeVar("T")
+
+SUSPECT = 3
+"""From its third delivery on a message runs beside no other such message: one of them may be what kills workers."""
+_RECEIVE_WAIT = 5.0
+_PACE_WINDOW = 0.1
+_OUTBOX_FACTOR = 4
+_CANCEL_WAIT = 2.0
+"""Seconds that cancelled tasks get to react; those that swallow it are left to the end of the process."""
+
+
+@final
+class Pace:
+    """How many tasks were finished in the last tenth of a second, about: what is worth receiving ahead."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._since = clock.monotonic()
+        self._now = self._before = 0
+
+    def count(self) -> None:
+        self._now += 1
+
+    def recent(self) -> int:
+        elapsed = self._clock.monotonic() - self._since
+        if elapsed >= _PACE_WINDOW:
+            self._before = int(self._now * _PACE_WINDOW / elapsed)
+            self._now = 0
+            self._since += elapsed
+        return max(self._before, self._now)
+
+
+class _Running:
+    """One delivery in work: its runner, and why it was cancelled, if it was."""
+
+    __slots__ = ("attempt", "reason", "runner")
+
+    def __init__(self, runner: asyncio.Task[None]) -> None:
+        self.runner = runner
+        self.attempt: Attempt | None = None
+        self.reason: str | None = None
+
+
+class Watch:
+    """What the pump tells about its work; the worker counts and reports. Each call is one change of state."""
+
+    def task_started(self, attempt: Attempt) -> None: ...
+    def task_ended(self, attempt: Attempt, outcome: Outcome) -> None: ...
+    def lease_lost(self, message_id: str) -> None: ...
+    def broker_lost(self, error: Exception) -> None: ...
+    def broker_found(self) -> None: ...
+
+
+@final
+class Pump:
+    """One worker's flow of work. `run` ends only by cancellation or a defect; `drain` stops it in good order."""
+
+    def __init__(
+        self,
+        *,
+        broker: Broker,
+        joined: Joined,
+        execution: Execution,
+        chain: Next,
+        outbox: Outbox,
+        leases: LeaseKeeper,
+        clock: Clock,
+        backoff: Backoff,
+        config: WorkerConfig,
+        keeping: Keeping | None,
+        watch: Watch,
+    ) -> None:
+        self._broker, self._joined = broker, joined
+        self._execution, self._chain = execution, chain
+        self._outbox, self._leases = outbox, leases
+        self._clock, self._backoff = clock, backoff
+        self._config, self._keeping, self._watch = config, keeping, watch
+        self._pace = Pace(clock)
+        self._running: dict[str, _Running] = {}
+        self._waiting: deque[Delivery] = deque()
+        self._suspects: deque[Delivery] = deque()
+        self._suspect_runs = False
+        self._room = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._receiver: asyncio.Task[None] | None = None
+        self._is_draining = False
+
+    @property
+    def active(self) -> int:
+        """Tasks running now."""
+        return len(self._running)
+
+    async def run(self) -> None:
+        """Receive and run until `drain`; a defect in receiving cancels what runs and is raised."""
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            self._receiver = group.create_task(self._receive_for_ever(), name="receiver")
+
+    def _group_of_runners(self) -> asyncio.TaskGroup:
+        assert self._group is not None, "nothing is started outside of run()"  # noqa: S101
+        return self._group
+
+    # --- stopping ----------------------------------------------------------------------------------
+
+    async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Stop receiving, put back what has not started, let what runs finish within *seconds*, then cancel and put it back.
+
+        Setting *hurry* ends the waiting early. Returns when nothing runs, or nothing that runs reacts to being cancelled.
+        """
+        self._is_draining = True
+        if self._receiver is not None:
+            self._receiver.cancel()
+            await asyncio.wait([self._receiver])
+        for delivery in (*self._waiting, *self._suspects):
+            self._outbox.settle(hand_back(delivery))
+        self._waiting.clear()
+        self._suspects.clear()
+        await self._until_idle(seconds, hurry)
+        for running in list(self._running.values()):
+            self._cancel(running, "shutdown")
+        await self._until_idle(_CANCEL_WAIT, asyncio.Event())
+
+    async def _until_idle(self, seconds: float, hurry: asyncio.Event) -> None:
+        if not self._running:
+            return
+        waiters = [asyncio.ensure_future(event.wait()) for event in (self._idle, hurry)]
+        with contextlib.suppress(TimeoutError):
+            await within(self._clock, seconds, asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED))
+        for waiter in waiters:
+            waiter.cancel()
+
+    def lose(self, delivery: Delivery) -> None:
+        """The lease of *delivery* is lost: stop its task, settle nothing."""
+        if (running := self._running.get(delivery.receipt)) is not None:
+            self._cancel(running, "lease_lost")
+            return
+        for line in (self._waiting, self._suspects):
+            if delivery in line:
+                line.remove(delivery)
+        self._watch.lease_lost(delivery.envelope.id)
+
+    def _cancel(self, running: _Running, reason: str) -> None:
+        if running.reason is None:
+            running.reason = reason
+            running.runner.cancel()
+
+    # --- receiving ---------------------------------------------------------------------------------
+
+    async def _receive_for_ever(self) -> None:
+        while True:
+            limit = await self._wanted()
+            deliveries = await self._persist(lambda: self._broker.receive(self._config.queues, limit, _RECEIVE_WAIT))
+            for delivery in deliveries:
+                self._leases.hold(delivery)
+            try:
+                finished = await self._persist(lambda: self._joined.finished(deliveries))
+            except asyncio.CancelledError:
+                for delivery in deliveries:
+                    self._outbox.settle(hand_back(delivery))
+                raise
+            self._take(deliveries, finished)
+
+    async def _persist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """The answer to *ask*, asked until it comes."""
+        while True:
+            try:
+                answer = await ask()
+            except (BrokerError, BackendError) as error:
+                if self._backoff.tries == 0:
+                    self._watch.broker_lost(error)
+                await self._backoff.pause()
+            else:
+                if self._backoff.tries:
+                    self._backoff.reset()
+                    self._watch.broker_found()
+                return answer
+
+    async def _wanted(self) -> int:
+        """How many deliveries to ask for, once there is room for one: the free slots, and as many more as soon will be."""
+        while True:
+            self._room.clear()
+            held = len(self._running) + len(self._waiting) + len(self._suspects)
+            wanted = self._config.concurrency + min(self._config.prefetch, self._pace.recent()) - held
+            if wanted > 0 and not self._is_congested():
+                return wanted
+            await self._room.wait()
+
+    def _is_congested(self) -> bool:
+        return self._outbox.waiting > self._config.concurrency * _OUTBOX_FACTOR + self._config.prefetch
+
+    def _take(self, deliveries: list[Delivery], finished: Set[str]) -> None:
+        for delivery in deliveries:
+            if delivery.receipt in finished:
+                self._outbox.settle(Settlement(delivery=delivery))  # its task has ended: only the message was left
+            elif delivery.delivery_count >= SUSPECT:
+                self._suspects.append(delivery)
+            else:
+                self._waiting.append(delivery)
+        self._start()
+
+    # --- running -----------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        if self._is_draining:
+            return
+        while len(self._running) < self._config.concurrency and not self._is_congested():
+            if self._suspects and not self._suspect_runs:
+                delivery = self._suspects.popleft()
+                self._suspect_runs = True
+            elif self._waiting:
+                delivery = self._waiting.popleft()
+            else:
+                break
+            runner = self._group_of_runners().create_task(self._run_one(delivery))
+            self._running[delivery.receipt] = _Running(runner)
+            self._idle.clear()
+        self._room.set()
+
+    async def _run_one(self, delivery: Delivery) -> None:
+        running = self._running[delivery.receipt]
+        try:
+            attempt = running.attempt = self._execution.open(delivery)
+            self._watch.task_started(attempt)
+            outcome = await self._chain(attempt)
+        except asyncio.CancelledError as error:
+            self._after_cancel(running, delivery, error)
+        else:
+            self._settle(attempt, outcome)
+        finally:
+            self._free(delivery)
+
+    def _free(self, delivery: Delivery) -> None:
+        del self._running[delivery.receipt]
+        if delivery.delivery_count >= SUSPECT:
+            self._suspect_runs = False
+        self._pace.count()
+        if not self._running:
+            self._idle.set()
+        self._start()
+
+    def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
+        if isinstance(outcome.error, LeaseLost):
+            self._watch.lease_lost(attempt.delivery.envelope.id)
+            return
+        now = self._clock.now()
+        self._watch.task_ended(attempt, outcome)
+        if attempt.settled:
+            if self._keeping is not None:
+                self._outbox.record(record_of(attempt, outcome, now=now, keeping=self._keeping))
+            return
+        made = settlement(attempt, outcome, now=now, keeping=self._keeping)
+        if not self._broker.capabilities.delayed and any(envelope.due for envelope in made.publish):
+            self._group_of_runners().create_task(self._settle_when_due(made, outcome.delay))
+            return
+        answer = self._outbox.settle(made)
+        if self._is_congested():
+            answer.add_done_callback(lambda _: self._start())
+
+    async def _settle_when_due(self, made: Settlement, delay: float) -> None:
+        """For a broker that cannot hold a message back: keep the delivery under its lease until what follows it is due."""
+        try:
+            await self._clock.sleep(delay)
+        finally:  # on drain too: better early than late by a lease
+            self._outbox.settle(replace(made, publish=tuple(replace(envelope, due=None) for envelope in made.publish)))
+
+    def _after_cancel(self, running: _Running, delivery: Delivery, error: asyncio.CancelledError) -> None:
+        attempt, reason = running.attempt, running.reason
+        if reason == "lease_lost":
+            self._leases.release(delivery.receipt)
+            self._watch.lease_lost(delivery.envelope.id)
+        elif attempt is not None and attempt.settled:
+            # It ran at most once, and was stopped: it must not start again, and nobody else can say how it ended.
+            self._settle(attempt, failed(WorkerLost(attempt.worker_id), final=True))
+        elif reason == "shutdown" or attempt is None:
+            self._outbox.settle(hand_back(delivery))
+        else:  # the task cancelled itself
+            self._settle(attempt, failed(error))

@@ -1,0 +1,150 @@
+"""What every group of settings has in common: where values come from, and how misspelt ones are noticed."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit, urlunsplit
+
+import pydantic
+from pydantic_settings import BaseSettings, InitSettingsSource, PyprojectTomlConfigSettingsSource, SettingsConfigDict
+
+from chicory.errors import ConfigurationError, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pydantic_settings import PydanticBaseSettingsSource
+
+__all__ = [
+    "BackendSection",
+    "BrokerSection",
+    "ConfigurationWarning",
+    "PluginSettings",
+    "mask",
+    "readable",
+    "settings_from",
+    "variables_of",
+    "warn_of_unknown",
+]
+
+ENV_FILE = ".env"
+PREFIX = "CHICORY_"
+
+
+class ConfigurationWarning(UserWarning):
+    """Something looks like a setting of chicory and is none."""
+
+
+def mask(url: str) -> str:
+    """*url* with its password replaced by stars, for people and logs.
+
+    >>> mask("redis://me:secret@host:6379/0")
+    'redis://me:***@host:6379/0'
+    """
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    user = f"{parts.username or ''}:***@"
+    return urlunsplit(parts._replace(netloc=user + parts.netloc.rpartition("@")[2]))
+
+
+def settings_from(*path: str) -> SettingsConfigDict:
+    """The ``model_config`` of a group of settings that lives at *path*, from all sources.
+
+    ``settings_from("broker", "redis")`` reads ``CHICORY_BROKER_REDIS_*`` and ``[tool.chicory.broker.redis]``.
+    """
+    return SettingsConfigDict(
+        env_prefix="".join(f"{part.upper()}_" for part in ("chicory", *path)),
+        env_file=ENV_FILE,
+        pyproject_toml_table_header=("tool", "chicory", *path),
+        extra="ignore",
+        hide_input_in_errors=True,
+        validate_default=False,
+        frozen=True,
+    )
+
+
+class PluginSettings(BaseSettings):
+    """A group of settings. Highest first: arguments, environment, ``.env``, ``pyproject.toml``, defaults.
+
+    A subclass sets ``model_config = settings_from("otel")``. Instances are immutable.
+
+    Raises:
+        ConfigurationError: an argument that is no field, with the nearest name.
+        pydantic.ValidationError: a value of the wrong kind; the value itself is not in the text.
+    """
+
+    model_config: ClassVar[SettingsConfigDict] = settings_from()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        if isinstance(init_settings, InitSettingsSource):
+            cls._refuse_unknown(init_settings.init_kwargs)
+        return init_settings, env_settings, dotenv_settings, PyprojectTomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def _refuse_unknown(cls, arguments: Mapping[str, Any]) -> None:
+        known = tuple(cls.model_fields)
+        for name in arguments:
+            if name not in known:
+                near = nearest(name, known)
+                hint = f"did you mean {near!r}?" if near else f"it has {', '.join(known)}"
+                raise ConfigurationError(f"{cls.__name__} has no setting {name!r}: {hint}")
+
+
+class BrokerSection(PluginSettings):
+    """Base of a broker plugin's section: ``config.broker.<name>``."""
+
+
+class BackendSection(PluginSettings):
+    """Base of a backend plugin's section: ``config.backend.<name>``."""
+
+    result_ttl: float | None = pydantic.Field(default=None, gt=0)
+    """Seconds for which a result is kept after its task has ended; None: as ``ChicoryConfig.result_ttl`` says."""
+
+
+def readable(error: pydantic.ValidationError, *, model: type[BaseSettings] | None = None) -> str:
+    """A pydantic error in one line, without the offending values; with *model*, naming its environment variables."""
+    prefix = str(model.model_config.get("env_prefix", "")) if model else ""
+    parts = []
+    for problem in error.errors(include_input=False, include_url=False, include_context=False):
+        place = ".".join(str(step) for step in problem["loc"])
+        where = f"{place} ({prefix}{place.upper()})" if prefix and place else place
+        parts.append(f"{where}: {problem['msg'].lower()}" if where else problem["msg"])
+    return "; ".join(parts)
+
+
+def variables_of(model: type[BaseSettings]) -> set[str]:
+    """The environment variables that *model* reads."""
+    prefix = str(model.model_config.get("env_prefix", ""))
+    return {f"{prefix}{name.upper()}" for name in model.model_fields}
+
+
+def warn_of_unknown(known: Iterable[str], *, environ: Mapping[str, str] | None = None) -> None:
+    """Warn of each variable, in the environment or ``.env``, that begins with ``CHICORY_`` and is not in *known*."""
+    names = tuple(sorted(known))
+    found = {name.upper() for name in (os.environ if environ is None else environ)} | _names_in(Path(ENV_FILE))
+    for name in sorted(found):
+        if name.startswith(PREFIX) and name not in names:
+            near = nearest(name, names)
+            hint = f"did you mean {near}?" if near else "no installed plugin reads it"
+            warnings.warn(f"{name} is not a setting of chicory: {hint}", ConfigurationWarning, stacklevel=3)
+
+
+def _names_in(file: Path) -> set[str]:
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return set()
+    heads = (line.strip().removeprefix("export ").partition("=") for line in lines if not line.lstrip().startswith("#"))
+    return {name.strip().upper() for name, equals, _ in heads if equals}

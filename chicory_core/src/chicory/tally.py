@@ -1,0 +1,98 @@
+"""What a worker counts, logs and tells about its work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from chicory.logs import get_logger
+from chicory.message import Event
+from chicory.middleware import Attempt, Decision, Outcome
+from chicory.verdict import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from chicory.clock import Clock
+    from chicory.offers import EventSink
+
+__all__ = ["Tally"]
+
+_EVENTS = {Decision.RETRY: "task.retried", Decision.DEFER: "task.deferred"}
+
+
+@final
+class Tally:
+    """The pump's `Watch`: counts for the heartbeat, logs by event, and events for the sinks of plugins."""
+
+    def __init__(self, worker_id: str, clock: Clock, sinks: Sequence[EventSink]) -> None:
+        self._worker_id, self._clock, self._sinks = worker_id, clock, tuple(sinks)
+        self._log = get_logger("worker", worker_id=worker_id)
+        self._debug = self._log.isEnabledFor(10)  # asked once: two log lines cost as much as a small task
+        self.processed = 0
+        self.failed = 0
+
+    def task_started(self, attempt: Attempt) -> None:
+        if self._debug:
+            self._log.debug("task_started", task=attempt.task_name, task_id=attempt.delivery.envelope.id)
+        if self._sinks:
+            self._tell("task.started", attempt)
+
+    def task_ended(self, attempt: Attempt, outcome: Outcome) -> None:
+        if outcome.decision is not Decision.DEFER:
+            self.processed += 1
+        if outcome.has_failed:
+            self.failed += 1
+        if outcome.error is not None:
+            self._log_error(attempt, outcome, outcome.error)
+        elif self._debug:
+            self._log.debug("task_succeeded", task=attempt.task_name, task_id=attempt.delivery.envelope.id)
+        if self._sinks:
+            ended = "task.failed" if outcome.has_failed else "task.succeeded"
+            self._tell(_EVENTS.get(outcome.decision, ended), attempt, outcome)
+
+    def lease_lost(self, message_id: str) -> None:
+        self._log.warning("lease_lost", task_id=message_id)
+        self.tell(Event(kind="task.lease_lost", at=self._clock.now(), worker_id=self._worker_id, task_id=message_id))
+
+    def broker_lost(self, error: Exception) -> None:
+        self._log.warning("broker_lost", error_type=type(error).__qualname__, reason=str(error))
+        self.changed("broker.lost", reason=type(error).__qualname__)
+
+    def broker_found(self) -> None:
+        self._log.info("broker_found")
+        self.changed("broker.connected")
+
+    def changed(self, kind: str, reason: str | None = None) -> None:
+        """Tell that the worker's own state has changed."""
+        self.tell(Event(kind=kind, at=self._clock.now(), worker_id=self._worker_id, reason=reason))
+
+    def tell(self, event: Event) -> None:
+        """Give *event* to every sink; one that raises is logged, and harms nobody."""
+        for sink in self._sinks:
+            try:
+                sink(event)
+            except Exception as error:  # the edge of a plugin's code
+                self._log.exception("event_sink_failed", kind=event.kind, exc_info=error)
+
+    def _log_error(self, attempt: Attempt, outcome: Outcome, error: BaseException) -> None:
+        facts = {"task": attempt.task_name, "task_id": attempt.delivery.envelope.id, "error_type": describe(error)[0]}
+        if outcome.decision is Decision.RETRY:
+            self._log.warning("retry_scheduled", delay=round(outcome.delay, 3), **facts)
+        elif outcome.has_failed:
+            self._log.error("task_failed", reason=outcome.reason, **facts)
+
+    def _tell(self, kind: str, attempt: Attempt, outcome: Outcome | None = None) -> None:
+        now = self._clock.now()
+        self.tell(
+            Event(
+                kind=kind,
+                at=now,
+                worker_id=self._worker_id,
+                task_id=attempt.delivery.envelope.id,
+                task=attempt.task_name,
+                queue=attempt.delivery.envelope.queue,
+                retries=attempt.message.retries if attempt.message else None,
+                reason=outcome.reason if outcome else None,
+                seconds=(now - attempt.started_at).total_seconds() if outcome and attempt.started_at else None,
+            )
+        )

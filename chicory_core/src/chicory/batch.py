@@ -27,7 +27,7 @@ class Batcher(Generic[T, R]):
     def __init__(self, flush: Callable[[list[T]], Awaitable[Sequence[R]]], *, limit: int) -> None:
         self._flush = flush
         self._limit = limit
-        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._waiting: deque[tuple[T, asyncio.Future[R] | None]] = deque()
         self._flusher: asyncio.Task[None] | None = None
         self._nudged = False
 
@@ -48,6 +48,11 @@ class Batcher(Generic[T, R]):
         self._ensure_flusher()
         return answer
 
+    def put(self, item: T) -> None:
+        """As `add`, for items whose answer nobody waits for; *flush* must not raise then, for nobody would hear of it."""
+        self._waiting.append((item, None))
+        self._ensure_flusher()
+
     async def drain(self) -> None:
         """Return when everything added so far has been answered. Errors go to those who asked, not here."""
         while self._flusher is not None:
@@ -67,22 +72,28 @@ class Batcher(Generic[T, R]):
         finally:
             self._flusher = None
             for _, answer in self._waiting:  # only when the flusher itself was cancelled
-                answer.cancel()
+                if answer is not None:
+                    answer.cancel()
             self._waiting.clear()
 
-    async def _send(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+    async def _send(self, batch: list[tuple[T, asyncio.Future[R] | None]]) -> None:
+        waited_for = [answer for _, answer in batch if answer is not None]
         try:
             answers = await self._flush([item for item, _ in batch])
         except asyncio.CancelledError:
-            for _, answer in batch:
+            for answer in waited_for:
                 answer.cancel()
             raise
         except Exception as error:  # whatever it was, it belongs to those who wait for this batch
-            for _, answer in batch:
+            for answer in waited_for:
                 if not answer.done():
                     answer.set_exception(error)
                     answer.exception()  # retrieved: a caller that went away does not make asyncio complain
+            if len(waited_for) < len(batch):
+                raise
             return
-        for (_, answer), value in zip(batch, answers, strict=True):
-            if not answer.done():
-                answer.set_result(value)
+        if not waited_for:
+            return
+        for (_, waiter), value in zip(batch, answers, strict=True):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(value)

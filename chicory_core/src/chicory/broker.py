@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from chicory.message import Delivery, Envelope, Settled, Settlement
 
-__all__ = ["Broker", "Capabilities", "Opened", "QueueBrowser", "QueueStats", "QueuedMessage", "dead_letter_queue"]
+__all__ = ["Broker", "Capabilities", "Opened", "QueueBrowser", "QueuePage", "QueueStats", "QueuedMessage", "dead_letter_queue"]
 
 
 def dead_letter_queue(queue: str) -> str:
@@ -65,6 +65,14 @@ class QueuedMessage(Struct, frozen=True, kw_only=True):
     """``ready``, ``delayed`` or ``running``."""
     since: datetime
     """When it became (or becomes) due."""
+
+
+@final
+class QueuePage(Struct, frozen=True, kw_only=True):
+    """A part of a queue. ``cursor`` continues behind it; None at the end."""
+
+    messages: list[QueuedMessage]
+    cursor: str | None = None
 
 
 class Opened(Protocol):
@@ -174,8 +182,8 @@ class QueueBrowser(Protocol):
         """The names of all queues that hold messages or were announced, sorted."""
         ...
 
-    async def list_messages(self, queue: str, *, limit: int, after: str | None = None) -> list[QueuedMessage]:
-        """Up to *limit* messages of *queue* in order of their ids, beginning behind the id *after*."""
+    async def list_messages(self, queue: str, *, limit: int, after: str | None = None) -> QueuePage:
+        """Up to *limit* messages of *queue*, beginning behind the cursor *after*, each at most once while nothing changes."""
         ...
 
     async def get_messages(self, queue: str, ids: Sequence[str]) -> list[QueuedMessage]:

@@ -69,7 +69,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     """The arguments of a message that a layer has replaced."""
 
 
-class _Draft(Struct, frozen=True):
+class _Draft(Struct, frozen=True, gc=False):
     call: Call
     envelope: Envelope
 

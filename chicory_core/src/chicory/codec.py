@@ -23,7 +23,7 @@ _NOTHING: Final = Raw(b"")
 
 
 @final
-class Arguments(Struct, frozen=True, kw_only=True):
+class Arguments(Struct, frozen=True, kw_only=True, gc=False):
     """A call's arguments as a serializer's bytes: of ``{"args": […], "kwargs": {…}}``."""
 
     content_type: str
@@ -31,7 +31,7 @@ class Arguments(Struct, frozen=True, kw_only=True):
 
 
 @final
-class Document(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Document(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The wire form of a `TaskMessage`. Fields are only ever added; readers pass on those they do not know.
 
     The arguments stand in ``arguments`` when they are JSON, else as base64 in ``packed``.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
 
     from chicory.backend import Backend
-    from chicory.broker import Capabilities, QueuedMessage, QueueStats
+    from chicory.broker import Capabilities, QueuedMessage, QueuePage, QueueStats
     from chicory.client import Client
     from chicory.clock import Clock
     from chicory.codec import Arguments
@@ -104,7 +104,7 @@ class AppBroker:
     async def queues(self) -> list[str]:
         return await (await self._browser()).queues()
 
-    async def list_messages(self, queue: str, *, limit: int, after: str | None = None) -> list[QueuedMessage]:
+    async def list_messages(self, queue: str, *, limit: int, after: str | None = None) -> QueuePage:
         return await (await self._browser()).list_messages(queue, limit=limit, after=after)
 
     async def get_messages(self, queue: str, ids: Sequence[str]) -> list[QueuedMessage]:

@@ -12,7 +12,7 @@ import threading
 from collections import defaultdict
 from typing import TYPE_CHECKING, Self, final
 
-from chicory.broker import Capabilities, QueuedMessage, QueueStats
+from chicory.broker import Capabilities, QueuedMessage, QueuePage, QueueStats
 from chicory.clock import SYSTEM_CLOCK, Clock
 from chicory.message import Delivery, Envelope, ResultRecord, Settled, Settlement, TaskState, new_id
 
@@ -110,6 +110,7 @@ class MemoryStore:
     # --- messages ------------------------------------------------------------------------------
 
     def publish(self, envelopes: Iterable[Envelope], *, pending: bool) -> None:
+        self._sweep()
         for envelope in envelopes:
             if self._is_repeat(envelope, pending=pending):
                 continue
@@ -118,7 +119,6 @@ class MemoryStore:
                 self.keep(ResultRecord(id=envelope.id, state=TaskState.PENDING, hop=envelope.hop))
 
     def _is_repeat(self, envelope: Envelope, *, pending: bool) -> bool:
-        self._sweep()
         live = self.messages.get(envelope.id)
         if live is not None and live.envelope.hop >= envelope.hop:
             return True
@@ -408,10 +408,11 @@ class MemoryBroker(_Opened):
         with self.store.lock:
             return sorted({m.envelope.queue for m in self.store.messages.values()} | set(self.store.leases))
 
-    async def list_messages(self, queue: str, *, limit: int, after: str | None = None) -> list[QueuedMessage]:
+    async def list_messages(self, queue: str, *, limit: int, after: str | None = None) -> QueuePage:
         with self.store.lock:
             ids = sorted(i for i, m in self.store.messages.items() if m.envelope.queue == queue and (not after or i > after))
-            return [self._seen(self.store.messages[i]) for i in ids[:limit]]
+            page = [self._seen(self.store.messages[i]) for i in ids[:limit]]
+        return QueuePage(messages=page, cursor=page[-1].envelope.id if len(ids) > limit else None)
 
     async def get_messages(self, queue: str, ids: Sequence[str]) -> list[QueuedMessage]:
         with self.store.lock:

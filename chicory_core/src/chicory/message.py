@@ -1,4 +1,7 @@
-"""The values that travel: frozen, keyword-only, changed only by ``msgspec.structs.replace``."""
+"""The values that travel: frozen, keyword-only, changed only by ``msgspec.structs.replace``.
+
+Those of which there is one per message are kept from the garbage collector (``gc=False``): they cannot be part of a cycle.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +41,13 @@ def new_id() -> str:
     >>> len(new_id()), new_id()[14]
     (36, '7')
     """
-    random = int.from_bytes(os.urandom(10), "big")
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & 0xFFFF_FFFF_FFFF) << 80 | 0x7 << 76 | (random >> 68) << 64 | 0b10 << 62 | random & (1 << 62) - 1
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    random = os.urandom(10).hex()
+    time_part = (time.time_ns() // 1_000_000).to_bytes(6, "big").hex()
+    return f"{time_part[:8]}-{time_part[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[7:19]}"
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The two bits that say which kind of UUID it is, over whatever a random digit was."""
 
 
 class TaskState(StrEnum):
@@ -111,7 +116,7 @@ class ValidationMode(StrEnum):
 
 
 @final
-class TaskMessage(Struct, frozen=True, kw_only=True):
+class TaskMessage(Struct, frozen=True, kw_only=True, gc=False):
     """One call of a task.
 
     ``retries`` counts the tries that failed so far (0 at first). ``eta`` is when it may start, ``expires`` when it may not
@@ -134,7 +139,7 @@ class TaskMessage(Struct, frozen=True, kw_only=True):
 
 
 @final
-class Envelope(Struct, frozen=True, kw_only=True):
+class Envelope(Struct, frozen=True, kw_only=True, gc=False):
     """What a broker carries without reading it: where it goes, when, and the document's bytes.
 
     ``hop`` is 0 at first and grows at every republish of the same id (retry, defer, hand-back, replay, dead letter); it
@@ -155,7 +160,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
 
 @final
-class Delivery(Struct, frozen=True, kw_only=True):
+class Delivery(Struct, frozen=True, kw_only=True, gc=False):
     """An envelope handed to one consumer under a lease.
 
     ``receipt`` names this handing-over among all of this broker's; ``delivery_count`` is 1 the first time and rises only
@@ -190,7 +195,7 @@ class Settled(StrEnum):
 
 
 @final
-class ResultRecord(Struct, frozen=True, kw_only=True):
+class ResultRecord(Struct, frozen=True, kw_only=True, gc=False):
     """What a backend keeps about one task id, without reading ``body`` (an encoded `TaskResult`).
 
     ``hop`` and ``delivery_count`` say which try wrote it; `ResultRecord.may_follow` is the rule of who may overwrite whom.
@@ -217,7 +222,7 @@ class ResultRecord(Struct, frozen=True, kw_only=True):
 
 
 @final
-class Settlement(Struct, frozen=True, kw_only=True):
+class Settlement(Struct, frozen=True, kw_only=True, gc=False):
     """How a delivery ends (or, with ``ends=False``, a note about it that leaves it alive), in one step.
 
     ``publish`` is what follows it; ``result`` is what the backend then says about its id.

@@ -30,7 +30,7 @@ class Outbox:
     """Sends settlements until the store has answered them, or until their lease is lost.
 
     A store that is down costs no work: finished tasks wait here under leases that go on being renewed. *on_lost* is called
-    for each delivery that turned out not to be ours any more.
+    for each delivery that turned out not to be ours any more, *on_room* whenever settlements were answered.
     """
 
     def __init__(
@@ -41,12 +41,14 @@ class Outbox:
         backoff: Backoff,
         *,
         on_lost: Callable[[Delivery], object],
+        on_room: Callable[[], object],
     ) -> None:
         self._joined = joined
         self._backend = backend
         self._leases = leases
         self._backoff = backoff
         self._on_lost = on_lost
+        self._on_room = on_room
         self._notes: dict[str, Attempt] = {}
         self._note_check: asyncio.Handle | None = None
         self._settlements: Batcher[Settlement, Settled] = Batcher(self._flush, limit=_BATCH)
@@ -57,13 +59,11 @@ class Outbox:
         self.is_blocked = False
         """The last try to reach the store failed."""
 
-    def settle(self, settlement: Settlement) -> asyncio.Future[Settled]:
-        """End a delivery; answered once it has taken effect, or can never."""
+    def settle(self, settlement: Settlement) -> None:
+        """End a delivery, with the next batch."""
         self._notes.pop(settlement.delivery.receipt, None)
         self.waiting += 1
-        answer = self._settlements.add(settlement)
-        answer.add_done_callback(self._answered)
-        return answer
+        self._settlements.put(settlement)
 
     async def drain(self) -> None:
         """Return when everything has been answered."""
@@ -88,13 +88,14 @@ class Outbox:
 
     async def give_up_first(self, attempt: Attempt) -> bool:
         result = started_record(attempt, holds=True) if self._backend is not None else None
-        answer = await self.settle(Settlement(delivery=attempt.delivery, result=result))
+        self.waiting += 1
+        answer = await self._settlements.add(Settlement(delivery=attempt.delivery, result=result))
         return answer is Settled.DONE
 
     def record(self, record: ResultRecord) -> None:
         """Store what an at-most-once task came to: its delivery is settled already."""
         if self._backend is not None:
-            self._records.add(record)
+            self._records.put(record)
 
     # --- sending -----------------------------------------------------------------------------------
 
@@ -123,6 +124,8 @@ class Outbox:
             break
         for settlement in settlements:
             self._leases.release(settlement.delivery.receipt)
+        self.waiting -= len(settlements)
+        self._on_room()
         return [answers.get(s.delivery.receipt, Settled.LOST) for s in settlements]
 
     async def _send(self, batch: Sequence[Settlement]) -> list[Settled]:
@@ -158,6 +161,3 @@ class Outbox:
             self._log.info("settling_resumed", waiting=self.waiting)
         self.is_blocked = False
         self._backoff.reset()
-
-    def _answered(self, _answer: asyncio.Future[Settled]) -> None:
-        self.waiting -= 1

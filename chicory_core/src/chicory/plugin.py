@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from chicory.backend import Backend, Joined, StoreThenSettle, store_then_settle
 from chicory.backoff import Backoff
-from chicory.broker import Broker, Capabilities, QueueBrowser, QueuedMessage, QueueStats, dead_letter_queue
+from chicory.broker import Broker, Capabilities, QueueBrowser, QueuedMessage, QueuePage, QueueStats, dead_letter_queue
 from chicory.clock import SYSTEM_CLOCK, Clock, SystemClock, Timer, within
 from chicory.codec import Arguments, Document, encode, read, revise
 from chicory.context import TaskContext
@@ -108,6 +108,7 @@ __all__ = [
     "PublishMiddleware",
     "PublishNext",
     "QueueBrowser",
+    "QueuePage",
     "QueueStats",
     "QueuedMessage",
     "ResultRecord",

@@ -22,7 +22,7 @@ _NOTHING: Final = Raw(b"")
 
 
 @final
-class ResultDocument(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ResultDocument(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The wire form of a `TaskResult`; its id, state and position stand in the record around it. Fields are only added."""
 
     version: int = field(name="chicory", default=0)

@@ -44,7 +44,13 @@ class _Call(Struct):
     kwargs: dict[str, Raw]
 
 
+class _Sketch(Struct):
+    args: Raw
+    kwargs: dict[str, Raw]
+
+
 _read_call = msgspec.json.Decoder(_Call).decode
+_read_sketch = msgspec.json.Decoder(_Sketch).decode
 _read_list = msgspec.json.Decoder(list[Raw]).decode
 _read_dict = msgspec.json.Decoder(dict[str, Raw]).decode
 _write = msgspec.json.Encoder().encode
@@ -78,7 +84,7 @@ class Form:
 
     def read(self, data: bytes) -> Any:
         """The value that was written; raises ``pydantic_core.ValidationError``."""
-        return self._validator.validate_json(data)
+        return self._validator.validate_json(bytes(data))
 
 
 def _loses_number(value: Any) -> bool:
@@ -123,13 +129,21 @@ class Signature:
         self._by_name = frozenset(p.name for p in parameters if p.kind not in _VARIADIC) - self._positional_only
         self._rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None)
         self._extra = next((p.name for p in parameters if p.kind is p.VAR_KEYWORD), None)
-        self._plain = not (self._positional_only or self._rest or self._extra)
+        self._is_plain = not (self._positional_only or self._rest or self._extra)
+        self._all_positional = self._required <= set(self._names)
+        self._is_row = self._is_plain and self._by_name == set(self._names)
         fields = {p.name: self._field(p, hints.get(p.name, Any)) for p in parameters}
         result = hints.get("return", Any)
         self._refuse_change("its result", result)
         self._fields, self._returns = fields, result
         self._parameters = self._form(fields)
         self._result = self._form({"value": result})
+
+    @cached_property
+    def _row(self) -> Form:
+        """All arguments by position, as one JSON array: the usual call, at half the cost of one by name."""
+        types = tuple(self._fields[name] for name in self._names)
+        return Form(tuple[types] if types else tuple[()])
 
     @cached_property
     def _lenient_parameters(self) -> Form:
@@ -148,6 +162,8 @@ class Signature:
             ValidationError: one is missing, is given twice, or is surplus.
         """
         bound = dict(zip(self._names, args, strict=False))
+        if not kwargs and len(args) == len(self._names) and self._all_positional:  # the usual call, at half the cost
+            return bound
         if len(args) > len(self._names):
             if self._rest is None:
                 raise self._misfit("", f"takes {len(self._names)} positional arguments, {len(args)} were given")
@@ -183,10 +199,13 @@ class Signature:
             except pydantic_core.ValidationError as error:
                 raise self._invalid("arguments", error) from error
         try:
-            data = self._parameters.write(bound)
+            if self._is_row and not kwargs and len(args) == len(self._names):
+                data = b'{"args":' + self._row.write(tuple(bound.values())) + b',"kwargs":{}}'
+            else:
+                data = self._as_called(self._parameters.write(bound), len(args))
         except EncodingError as error:
             raise EncodingError(f"arguments of task {self.task!r}: {error}") from error
-        return _with_serializer(self._as_called(data, len(args)), serializer)
+        return _with_serializer(data, serializer)
 
     def decode(self, arguments: Arguments, *, check: bool, serializer: Serializer) -> tuple[list[Any], dict[str, Any]]:
         """The positional and named arguments to call the function with.
@@ -195,15 +214,27 @@ class Signature:
             ValidationError: they do not fit the parameters, or (with *check*) their annotations.
             EncodingError: the bytes cannot be read.
         """
+        if check and self._is_row and (row := self._read_row(arguments)) is not None:
+            return row, {}
         bound = self._bound_json(arguments, serializer)
         form = self._parameters if check else self._lenient_parameters
         try:
             values: dict[str, Any] = form.read(bound)
         except pydantic_core.ValidationError as error:
             raise self._invalid("arguments", error) from error
-        if self._plain:
+        if self._is_plain:
             return [], values
         return self._spread(values)
+
+    def _read_row(self, arguments: Arguments) -> list[Any] | None:
+        """The arguments of a call that gave them all by position; None if it is another, or does not fit."""
+        if arguments.content_type != JSON:
+            return None
+        try:
+            sketch = _read_sketch(arguments.data)
+            return None if sketch.kwargs else list(self._row.read(sketch.args))
+        except (msgspec.MsgspecError, pydantic_core.ValidationError):
+            return None  # the general way knows what is wrong, and where
 
     def _as_called(self, data: bytes, given: int) -> bytes:
         """Arguments by name, as JSON, in the form ``{"args": […], "kwargs": {…}}`` in which they were passed."""

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 
 @final
-class Call(Struct, frozen=True, kw_only=True):
+class Call(Struct, frozen=True, kw_only=True, gc=False):
     """A message on its way out, its arguments checked and written already."""
 
     message: TaskMessage

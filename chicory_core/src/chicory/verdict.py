@@ -55,11 +55,13 @@ def record_of(attempt: Attempt, outcome: Outcome, *, now: datetime, keeping: Kee
     if state is TaskState.RETRY:
         # It speaks for the message that follows: nothing the ended try still says may overwrite it.
         return ResultRecord(id=envelope.id, state=state, hop=envelope.hop + 1, body=pack(document))
-    replaced = next((follow.hop for follow in outcome.publish if follow.id == envelope.id), envelope.hop)
+    hop = envelope.hop
+    if outcome.publish:  # a dead letter carries the id on
+        hop = next((follow.hop for follow in outcome.publish if follow.id == envelope.id), hop)
     return ResultRecord(
         id=envelope.id,
         state=state,
-        hop=replaced,
+        hop=hop,
         delivery_count=attempt.delivery.delivery_count,
         body=pack(document, None if ignored else outcome.result),
         ttl=keeping.ignored_ttl if ignored else keeping.result_ttl,

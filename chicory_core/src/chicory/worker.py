@@ -218,7 +218,12 @@ class Worker:
             stack.callback(threads.close)
             leases = await self._prepare(connection)
             outbox = Outbox(
-                connection.joined, connection.backend, leases, Backoff(self._clock, self._rng), on_lost=self._lose
+                connection.joined,
+                connection.backend,
+                leases,
+                Backoff(self._clock, self._rng),
+                on_lost=self._lose,
+                on_room=self._make_room,
             )
             self._pump = pump = self._build_pump(connection, outbox, leases, threads)
             self._began()
@@ -361,6 +366,10 @@ class Worker:
     def _lose(self, delivery: Delivery) -> None:
         if self._pump is not None:
             self._pump.lose(delivery)
+
+    def _make_room(self) -> None:
+        if self._pump is not None:
+            self._pump.make_room()
 
     def _require_dead_letters(self) -> None:
         if not any(info.name == _DLQ_PLUGIN and info.state == "active" for info in self._app.plugins):

@@ -1,0 +1,508 @@
+"""One thread per file and process: it owns the connection, and commits what many asked for at the same time together."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import select
+import sqlite3
+import threading
+import time
+from collections import defaultdict, deque
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, final
+
+from msgspec import Struct
+
+from chicory.errors import BrokerConnectionError, BrokerFullError, ChicoryError
+from chicory_sqlite.messages import Messages
+from chicory_sqlite.records import Records
+from chicory_sqlite.schema import open_database, when_free
+from chicory_sqlite.shelf import Shelf
+from chicory_sqlite.wakeup import RESULTS, WORK, Doorbell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from chicory.plugin import Clock, Delivery, ResultRecord
+    from chicory_sqlite.settings import Durability
+
+__all__ = ["Engine", "File", "Tables", "acquire", "release"]
+
+T = TypeVar("T")
+
+_JUMP = 5.0
+"""Seconds by which the wall clock may leave the monotonic one before it counts as having been set."""
+_HOUSEKEEPING = 1.0
+_LOOK_AT_MOST = 500
+
+
+@final
+class File(Struct, frozen=True, kw_only=True):
+    """Which file, and how to use it."""
+
+    path: Path
+    durability: Durability
+    lock_seconds: float
+    clock: Clock
+
+    @property
+    def address(self) -> str:
+        return f"sqlite:///{self.path}"
+
+
+@final
+class Tables:
+    """What an operation works on, inside a transaction on the engine's thread."""
+
+    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
+        self.messages = Messages(connection, clock)
+        self.records = Records(connection, clock)
+        self.shelf = Shelf(connection, self.messages)
+
+    def ended(self) -> list[str]:
+        """Ids whose record became terminal, or went, since the last `take_news`."""
+        return [*self.messages.ended, *self.records.ended]
+
+    def take_news(self) -> tuple[set[str], list[str]]:
+        """Queues in which something became ready, and ids that ended: since the last call."""
+        news = (self.messages.work, self.ended())
+        self.messages.work, self.messages.ended, self.records.ended = set(), [], []
+        return news
+
+    def forget(self) -> None:
+        """After a rollback, nothing of what was noted has happened."""
+        self.take_news()
+        self.messages.forget_known()
+
+
+class _Request:
+    """One operation asked for by some event loop."""
+
+    __slots__ = ("error", "future", "is_write", "operation", "result")
+
+    def __init__(
+        self, operation: Callable[[Tables], Any], future: asyncio.Future[Any] | None, *, is_write: bool
+    ) -> None:
+        self.operation, self.future, self.is_write = operation, future, is_write
+        self.result: Any = None
+        self.error: Exception | None = None
+
+
+class _Receive(_Request):
+    """A request for deliveries; it waits in the engine, without occupying its loop, until there are some."""
+
+    __slots__ = ("change", "deadline", "limit", "owner", "queues")
+
+    def __init__(self, queues: Sequence[str], limit: int, owner: str, deadline: float, future: asyncio.Future[Any]) -> None:
+        super().__init__(lambda tables: tables.messages.claim(queues, limit, owner), future, is_write=True)
+        self.queues = frozenset(queues)
+        self.deadline = deadline
+        self.change = 0.0
+        """When something may become ready by itself, in seconds since the epoch."""
+
+
+class _Wait(_Request):
+    """A request for the terminal record of one id."""
+
+    __slots__ = ("exists", "task_id")
+
+    def __init__(self, task_id: str, future: asyncio.Future[Any], *, exists: bool) -> None:
+        super().__init__(lambda tables: tables.records.fetch([task_id]), future, is_write=False)
+        self.task_id, self.exists = task_id, exists
+
+
+@final
+class Engine:
+    """The one connection of this process to a file. `submit`, `receive` and `wait` may be called on any event loop.
+
+    What waits when a transaction begins travels in it (group commit): the disk is synced once for all. An operation that fails
+    is rolled back and tried alone, so that it takes no neighbour with it. Operations may therefore run more than once.
+    """
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.opened: Future[None] = Future()
+        self.closed: Future[None] = Future()
+        self._inbox: deque[_Request] = deque()
+        self._is_parked = False
+        self._is_closing = False
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._receives: list[_Receive] = []
+        self._waits: dict[str, list[_Wait]] = defaultdict(list)
+        self._looked_at_waits = self._looked_at_receives = 0.0
+        self._kept_house = 0.0
+        self._offset = self._clock_offset()
+        self._thread = threading.Thread(target=self._run, name=f"chicory-sqlite-{file.path.name}", daemon=True)
+        self._thread.start()
+
+    # --- called on event loops -----------------------------------------------------------------
+
+    def submit(self, operation: Callable[[Tables], T], *, is_write: bool = True) -> asyncio.Future[T]:
+        """Run *operation* on the engine's thread, in a transaction if it writes."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._put(_Request(operation, future, is_write=is_write))
+        return future
+
+    def receive(self, queues: Sequence[str], limit: int, owner: str, wait: float) -> asyncio.Future[list[Delivery]]:
+        """Claim for *owner*, waiting up to *wait* seconds. Cancelling the future gives back what was claimed."""
+        future: asyncio.Future[list[Delivery]] = asyncio.get_running_loop().create_future()
+        deadline = self.file.clock.monotonic() + wait
+        self._put(_Receive(queues, limit, owner, deadline, future))
+        return future
+
+    def wait(self, task_id: str, *, exists: bool) -> asyncio.Future[ResultRecord | None]:
+        """The terminal record of *task_id*; None if there is none (any more)."""
+        future: asyncio.Future[ResultRecord | None] = asyncio.get_running_loop().create_future()
+        self._put(_Wait(task_id, future, exists=exists))
+        return future
+
+    def close(self) -> None:
+        """Finish what was asked for, and end. ``closed`` tells when."""
+        self._is_closing = True
+        self._wake()
+
+    def _put(self, request: _Request) -> None:
+        self._inbox.append(request)
+        if self._is_parked:
+            self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # full of wake-ups that were not read yet: as good
+            os.write(self._wake_write, b"!")
+
+    # --- the thread ----------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._connection = open_database(self.file.path, self.file.durability, self.file.lock_seconds)
+            self._bell = Doorbell(self.file.path)
+            self._bell.open()
+        except Exception as error:  # whatever it is, it is for those who wait to have it opened
+            self._close_pipe()
+            self.opened.set_exception(error)
+            return
+        self._tables = Tables(self._connection, self.file.clock)
+        self.opened.set_result(None)
+        while not self._is_closing or self._inbox:
+            self._park()
+            self._check_clock()
+            self._serve()
+        for receive in self._receives:
+            receive.result = []
+        self._answer(self._receives)
+        self._bell.close()
+        self._connection.close()
+        self._close_pipe()
+        self.closed.set_result(None)
+
+    def _close_pipe(self) -> None:
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _park(self) -> None:
+        """Return when there is something to do: a request, a ring, a due time, or the end of patience."""
+        self._is_parked = True
+        if not self._inbox and not self._is_closing:
+            poll = select.poll()
+            poll.register(self._wake_read, select.POLLIN)
+            for own in self._ears():
+                poll.register(own, select.POLLIN)
+            poll.poll(self._timeout())
+        self._is_parked = False
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+
+    def _ears(self) -> list[int]:
+        kinds = [kind for kind, waiting in ((WORK, self._receives), (RESULTS, self._waits)) if waiting]
+        return [own.fileno() for kind in kinds if (own := self._bell.listen(kind)) is not None]
+
+    def _timeout(self) -> float | None:
+        """Milliseconds to wait at most; None when nobody waits for anything that time could bring."""
+        if not self._receives and not self._waits:
+            return None
+        clock = self.file.clock
+        monotonic, now = clock.monotonic(), clock.now().timestamp()
+        moments = [min(r.deadline - monotonic, r.change - now) for r in self._receives]
+        return max(0.0, min([self._bell.patience, *moments])) * 1000 + 0.5
+
+    def _serve(self) -> None:
+        requests = [self._inbox.popleft() for _ in range(len(self._inbox))]
+        plain = [r for r in requests if type(r) is _Request]
+        writes, reads = [r for r in plain if r.is_write], [r for r in plain if not r.is_write]
+        candidates = [r for r in requests if isinstance(r, _Receive)] + self._unpark_receives()
+        if not writes:
+            candidates = self._with_work(candidates)
+        if writes or candidates:
+            self._commit(writes, candidates)
+        for read in reads:
+            self._read(read)
+        self._answer(plain)
+        self._serve_waits([r for r in requests if isinstance(r, _Wait)])
+        self._ring()
+        self._keep_house()
+
+    # --- transactions --------------------------------------------------------------------------
+
+    def _commit(self, writes: Sequence[_Request], receives: Sequence[_Receive]) -> None:
+        """Run these in one transaction; if it fails, each in its own. What a write made ready goes to who waits for it here."""
+        try:
+            claiming = self._transact(writes, receives)
+        except BrokerConnectionError as error:  # the lock was not to be had: the same for all
+            self._fail([*writes, *receives], error)
+            return
+        except Exception as error:  # one of the operations: it must not take its neighbours with it
+            if len(writes) + len(receives) > 1:
+                for request in writes:
+                    self._commit([request], [])
+                for receive in receives:
+                    self._commit([], [receive])
+            else:
+                self._fail([*writes, *receives], self._translated(error))
+            return
+        self._park_or_answer(claiming)
+
+    def _transact(self, writes: Sequence[_Request], receives: Sequence[_Receive]) -> list[_Receive]:
+        execute = self._connection.execute
+        when_free(lambda: execute("BEGIN IMMEDIATE"), str(self.file.path), self.file.lock_seconds)
+        try:
+            for request in writes:
+                request.result = request.operation(self._tables)
+            woken = [r for r in self._receives if not r.queues.isdisjoint(self._tables.messages.work)]
+            claiming = [*receives, *woken]
+            for receive in claiming:
+                receive.result = receive.operation(self._tables)
+            execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            self._tables.forget()
+            raise
+        self._receives = [r for r in self._receives if r not in woken]
+        return claiming
+
+    def _read(self, request: _Request) -> None:
+        try:
+            request.result = request.operation(self._tables)
+        except Exception as error:  # for whoever asked
+            request.error = self._translated(error)
+
+    def _fail(self, requests: Sequence[_Request], error: Exception) -> None:
+        for request in requests:
+            request.error = error
+        self._answer([r for r in requests if isinstance(r, _Receive)])
+
+    def _translated(self, error: Exception) -> Exception:
+        if not isinstance(error, sqlite3.Error):
+            return error
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+            return BrokerFullError(self.file.address, str(error))
+        return BrokerConnectionError(self.file.address, str(error))
+
+    # --- receives ------------------------------------------------------------------------------
+
+    def _unpark_receives(self) -> list[_Receive]:
+        """Waiting receives for which something may have become ready, or whose time is over."""
+        if not self._receives:
+            return []
+        words = self._bell.heard(WORK)
+        clock = self.file.clock
+        monotonic, now = clock.monotonic(), clock.now().timestamp()
+        is_impatient = time.monotonic() - self._looked_at_receives >= self._bell.patience
+        due = [
+            r
+            for r in self._receives
+            if is_impatient or r.change <= now or r.deadline <= monotonic or not r.queues.isdisjoint(words)
+        ]
+        self._receives = [r for r in self._receives if r not in due]
+        return due
+
+    def _with_work(self, candidates: Sequence[_Receive]) -> list[_Receive]:
+        """Those for which a transaction is worth its lock; the others wait on, or are answered if their time is over."""
+        worth, idle = [], []
+        for receive in candidates:
+            has_work, receive.change = self._tables.messages.look(receive.queues)
+            (worth if has_work else idle).append(receive)
+        if candidates:
+            self._looked_at_receives = time.monotonic()
+        self._park_or_answer(idle)
+        return worth
+
+    def _park_or_answer(self, receives: Sequence[_Receive]) -> None:
+        now = self.file.clock.monotonic()
+        for receive in receives:
+            is_over = receive.deadline <= now or (receive.future is not None and receive.future.cancelled())
+            if receive.result or is_over:
+                receive.result = receive.result or []
+            else:
+                self._receives.append(receive)
+        self._answer([r for r in receives if r.result is not None])
+
+    # --- waits ---------------------------------------------------------------------------------
+
+    def _serve_waits(self, new: Sequence[_Wait]) -> None:
+        for wait in new:
+            self._waits[wait.task_id].append(wait)
+        if not self._waits:
+            return
+        ids = {wait.task_id for wait in new}
+        ids |= self._waits.keys() & {*self._tables.ended(), *self._bell.heard(RESULTS)}
+        if time.monotonic() - self._looked_at_waits >= self._bell.patience:
+            self._looked_at_waits = time.monotonic()
+            ids |= self._some_waits()
+        if ids:
+            self._look_at_waits(ids)
+
+    def _some_waits(self) -> set[str]:
+        """A bounded part of those that wait, another part each time; those whose caller has gone are dropped."""
+        for task_id in [i for i, waits in self._waits.items() if all(w.future.cancelled() for w in waits)]:
+            del self._waits[task_id]
+        ids = list(self._waits)[:_LOOK_AT_MOST]
+        for task_id in ids:
+            self._waits[task_id] = self._waits.pop(task_id)  # to the end of the line
+        return set(ids)
+
+    def _look_at_waits(self, ids: set[str]) -> None:
+        try:
+            records = {record.id: record for record in self._tables.records.fetch(list(ids))}
+        except sqlite3.Error as error:
+            for task_id in ids:
+                self._end_waits(task_id, None, self._translated(error))
+            return
+        for task_id in ids:
+            record = records.get(task_id)
+            waits = self._waits[task_id]
+            if record is not None and not record.state.is_terminal:
+                for wait in waits:
+                    wait.exists = True
+            elif record is not None or any(wait.exists for wait in waits):
+                self._end_waits(task_id, record, None)
+
+    def _end_waits(self, task_id: str, record: ResultRecord | None, error: Exception | None) -> None:
+        ended = [w for w in self._waits.pop(task_id) if record is not None or error is not None or w.exists]
+        for wait in ended:
+            wait.result, wait.error = record, error
+        self._answer(ended)
+
+    # --- answers and bells ---------------------------------------------------------------------
+
+    def _answer(self, requests: Iterable[_Request]) -> None:
+        """Bring results to the loops that asked, with one wake-up each."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Request]] = defaultdict(list)
+        for request in requests:
+            if request.future is not None:
+                by_loop[request.future.get_loop()].append(request)
+        for loop, mine in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(self._deliver, mine)
+            except RuntimeError:  # that loop is closed
+                self._give_back(mine)
+
+    def _deliver(self, requests: Sequence[_Request]) -> None:
+        """On the loop that asked."""
+        gone = []
+        for request in requests:
+            assert request.future is not None, "only those with a future are answered"  # noqa: S101
+            if request.future.done():
+                gone.append(request)
+            elif request.error is not None:
+                request.future.set_exception(request.error)
+            else:
+                request.future.set_result(request.result)
+        self._give_back(gone)
+
+    def _give_back(self, requests: Iterable[_Request]) -> None:
+        """What was claimed for a receive that nobody waits for any more becomes ready again, uncounted."""
+        deliveries = [d for r in requests if isinstance(r, _Receive) and r.result for d in r.result]
+        if deliveries:
+            self._put(_Request(lambda tables: tables.messages.release(deliveries), None, is_write=True))
+
+    def _ring(self) -> None:
+        """Tell other processes what the last transaction brought."""
+        work, ended = self._tables.take_news()
+        if work:
+            self._bell.ring(WORK, work)
+        if ended:
+            self._bell.ring(RESULTS, ended)
+
+    # --- upkeep --------------------------------------------------------------------------------
+
+    def _keep_house(self) -> None:
+        """Drop rows whose time is over, in small steps, for at most a twentieth of the time."""
+        started = time.monotonic()
+        if started - self._kept_house < _HOUSEKEEPING:
+            return
+        self._kept_house = started
+        with contextlib.suppress(sqlite3.Error, ChicoryError):  # another time
+            while self._tables.messages.has_expired() and time.monotonic() - started < _HOUSEKEEPING / 20:
+                self._transact([_Request(lambda tables: tables.messages.expire(), None, is_write=True)], [])
+
+    def _clock_offset(self) -> float:
+        return self.file.clock.now().timestamp() - self.file.clock.monotonic()
+
+    def _check_clock(self) -> None:
+        """Leases are kept by the wall clock, which all processes share; when it is set, none may end early or never."""
+        jump = self._clock_offset() - self._offset
+        messages, monotonic = self._tables.messages, self.file.clock.monotonic()
+        if abs(jump) > _JUMP:
+            self._offset += jump
+            messages.reclaim_after(monotonic + messages.longest_lease())
+            if jump < 0:
+                self._inbox.append(_Request(lambda tables: tables.messages.clamp_leases(), None, is_write=True))
+
+
+_engines: dict[Path, tuple[Engine, int]] = {}
+_lock = threading.Lock()
+_left_to_parent: list[object] = []
+
+
+async def acquire(file: File) -> Engine:
+    """The engine of this process for *file*, opened; every `acquire` needs a `release`.
+
+    Raises:
+        ConfigurationError, BrokerConnectionError: see ``schema.open_database``.
+    """
+    with _lock:
+        engine, users = _engines.get(file.path) or (Engine(file), 0)
+        _engines[file.path] = (engine, users + 1)
+    try:
+        await asyncio.wrap_future(engine.opened)
+    except BaseException:
+        await release(engine)
+        raise
+    return engine
+
+
+async def release(engine: Engine) -> None:
+    """Give an engine back; the last user closes it, and returns when it is closed."""
+    with _lock:
+        _, users = _engines[engine.file.path]
+        if users > 1:
+            _engines[engine.file.path] = (engine, users - 1)
+            return
+        del _engines[engine.file.path]
+    engine.close()
+    if not engine.opened.cancelled() and engine.opened.exception() is None:
+        await asyncio.wrap_future(engine.closed)
+
+
+def _after_fork() -> None:
+    """A connection must not be carried over a fork, nor closed in the child: that would drop the parent's locks."""
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it
+    _lock = threading.Lock()
+    _left_to_parent.append(dict(_engines))
+    _engines.clear()
+
+
+def _at_exit() -> None:
+    for engine, _ in list(_engines.values()):
+        engine.close()
+        with contextlib.suppress(Exception):  # the process ends: nobody is left to tell
+            engine.closed.result(timeout=1)
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,66 @@
+"""What chicory finds under the entry point ``sqlite``. Imports no database before one is wanted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from chicory.errors import ConfigurationError
+from chicory.plugin import BackendSpec, BrokerSpec, Place, hookimpl
+
+if TYPE_CHECKING:
+    from chicory_sqlite.backend import SqliteBackend
+    from chicory_sqlite.broker import SqliteBroker
+    from chicory_sqlite.engine import File
+    from chicory_sqlite.settings import SqliteBackendConfig, SqliteBrokerConfig
+
+CHICORY_API = (1, 0)
+
+
+@hookimpl
+def chicory_register_brokers() -> list[BrokerSpec]:
+    return [BrokerSpec(name="sqlite", schemes=("sqlite",), build=_broker)]
+
+
+@hookimpl
+def chicory_register_backends() -> list[BackendSpec]:
+    return [BackendSpec(name="sqlite", schemes=("sqlite",), build=_backend)]
+
+
+def _broker(place: Place) -> SqliteBroker:
+    from chicory_sqlite.broker import SqliteBroker
+
+    return SqliteBroker(_file(place, place.config.broker.sqlite))
+
+
+def _backend(place: Place) -> SqliteBackend:
+    from chicory_sqlite.backend import SqliteBackend
+    from chicory_sqlite.broker import SqliteBroker
+
+    if place.url is None and isinstance(place.broker, SqliteBroker) and "sqlite" not in place.config.backend.given:
+        return SqliteBackend(place.broker.file)
+    return SqliteBackend(_file(place, place.config.backend.sqlite))
+
+
+def _file(place: Place, section: SqliteBrokerConfig | SqliteBackendConfig) -> File:
+    """The file that a place means: ``sqlite:///relative/path``, ``sqlite:////absolute/path``, or the section's.
+
+    Settings may stand behind it: ``?durability=normal&lock_seconds=30``.
+    """
+    from chicory_sqlite.engine import File
+
+    if place.url is not None:
+        parts = urlsplit(place.url)
+        path = unquote(parts.path.removeprefix("/"))
+        if parts.netloc or not path:
+            raise ConfigurationError(
+                f"{place.url!r} names no file: write sqlite:///relative/path.db, or sqlite:////absolute/path.db"
+            )
+        section = type(section)(**{**section.model_dump(), "path": Path(path), **dict(parse_qsl(parts.query))})
+    return File(
+        path=section.path.expanduser().resolve(),
+        durability=section.durability,
+        lock_seconds=section.lock_seconds,
+        clock=place.clock,
+    )

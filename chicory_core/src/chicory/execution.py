@@ -45,7 +45,17 @@ if TYPE_CHECKING:
     from chicory.task import Task, TaskRegistry
     from chicory.threads import ThreadPool
 
-__all__ = ["UNKNOWN_SINCE", "Execution", "Notes"]
+__all__ = ["CORE_LAYERS", "UNKNOWN_SINCE", "Execution", "Notes"]
+
+INNERMOST = 1000
+"""Inside of every layer that a plugin can add."""
+CORE_LAYERS = {
+    "unknown_task": Stage.RECOVER,
+    "admit": Stage.ADMIT,
+    "decode": Stage.DECODE,
+    "call": INNERMOST,
+}
+"""The core's own layers: methods of `Execution` by name, and their stages."""
 
 UNKNOWN_SINCE = "unknown_since"
 """Header of a message whose task no worker knew yet: since when."""
@@ -103,12 +113,9 @@ class Execution:
         self._log = get_logger("execution", worker_id=worker_id)
 
     def layers(self) -> list[ExecuteMiddleware]:
-        """The core's layers; the last is the innermost of all."""
+        """The core's layers, to be sorted in among those of the plugins."""
         return [
-            ExecuteMiddleware(stage=Stage.RECOVER, name="unknown_task", layer=self.unknown_task),
-            ExecuteMiddleware(stage=Stage.ADMIT, name="admit", layer=self.admit),
-            ExecuteMiddleware(stage=Stage.DECODE, name="decode", layer=self.decode),
-            ExecuteMiddleware(stage=Stage.INNER, name="zz_call", layer=self.call),
+            ExecuteMiddleware(stage=stage, name=name, layer=getattr(self, name)) for name, stage in CORE_LAYERS.items()
         ]
 
     def open(self, delivery: Delivery) -> Attempt:

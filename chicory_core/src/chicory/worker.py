@@ -31,6 +31,7 @@ from chicory.threads import ThreadPool
 from chicory.verdict import Keeping
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
     from datetime import datetime
     from types import TracebackType
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from chicory.config import WorkerConfig
     from chicory.message import Delivery
 
-__all__ = ["PartHealth", "Worker", "WorkerHealth"]
+__all__ = ["PartHealth", "Worker", "WorkerHealth", "offered_layers"]
 
 _DLQ_PLUGIN = "dlq"
 _IGNORED_TTL = 120.0
@@ -98,13 +99,15 @@ class Worker:
 
     # --- life ----------------------------------------------------------------------------------
 
-    async def run(self) -> None:
+    async def run(self, *, on_ready: Callable[[], object] | None = None) -> None:
         """Work until SIGTERM, SIGINT or `stop`, then drain: a second signal skips the wait, a third ends the process.
 
-        Raises whatever made the worker fail; returns after a drain.
+        *on_ready* is called once it works. Raises whatever made the worker fail; returns after a drain.
         """
         with draining_on_signals(self.request_stop, self.hurry):
             await self.start()
+            if on_ready is not None:
+                on_ready()
             try:
                 await self._ended()
             finally:
@@ -118,7 +121,6 @@ class Worker:
         """
         if self._main is not None:
             return
-        self._stop_told, self._hurry = asyncio.Event(), asyncio.Event()
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._main = asyncio.create_task(self._work(ready), name=f"chicory-worker-{self.worker_id}")
         try:
@@ -165,7 +167,9 @@ class Worker:
         if main is None:
             return
         await asyncio.wait([main])
-        self._main = None
+        if self._main is not None:
+            self._main = None
+            self._stop_told, self._hurry = asyncio.Event(), asyncio.Event()
         try:
             main.result()
         except BaseExceptionGroup as group:
@@ -202,11 +206,6 @@ class Worker:
         return WorkerHealth(
             is_running=self._is_running, broker=broker_health, backend=backend_health, error="; ".join(errors) or None
         )
-
-    def layers(self, execution: Execution) -> list[ExecuteMiddleware]:
-        """The layers around every execution, from the outermost to the innermost."""
-        offered = self._app.plugins.collect("chicory_execute_middleware", app=self._app)
-        return in_order([*execution.layers(), *(layer for _, layers in offered for layer in layers)])
 
     # --- work ----------------------------------------------------------------------------------
 
@@ -267,7 +266,7 @@ class Worker:
             broker=connection.broker,
             joined=connection.joined,
             execution=execution,
-            chain=compose_execute(self.layers(execution)),
+            chain=compose_execute(in_order([*execution.layers(), *offered_layers(app)])),
             outbox=outbox,
             leases=leases,
             clock=self._clock,
@@ -375,6 +374,11 @@ class Worker:
         if not any(info.name == _DLQ_PLUGIN and info.state == "active" for info in self._app.plugins):
             known = tuple(info.name for info in self._app.plugins)
             raise PluginNotFoundError("plugin (for use_dead_letter_queue)", _DLQ_PLUGIN, known, f"chicory-{_DLQ_PLUGIN}")
+
+
+def offered_layers(app: Chicory) -> list[ExecuteMiddleware]:
+    """The layers around execution that the app's plugins offer."""
+    return [layer for _, layers in app.plugins.collect("chicory_execute_middleware", app=app) for layer in layers]
 
 
 async def _health_of(part: Any) -> PartHealth:

@@ -19,7 +19,14 @@ from chicory.client import Client, Connection, Outgoing
 from chicory.clock import SYSTEM_CLOCK, Clock
 from chicory.codec import Arguments
 from chicory.config import ChicoryConfig, installed_sections, known_variables
-from chicory.errors import BackendNotConfiguredError, CapabilityError, ConfigurationError, PluginNotFoundError, TaskDefinitionError, nearest
+from chicory.errors import (
+    BackendNotConfiguredError,
+    CapabilityError,
+    ConfigurationError,
+    PluginNotFoundError,
+    TaskDefinitionError,
+    nearest,
+)
 from chicory.facade import AppBackend, AppBroker
 from chicory.launch import current_launch
 from chicory.message import DEFAULT_QUEUE, DeliveryMode, ValidationMode
@@ -56,7 +63,7 @@ class Chicory:
     """An application: where its messages go, what keeps its results, and its tasks. Making one opens nothing.
 
     *broker* and *backend* take a member of `BrokerType`, a name that a plugin offers, a URL, or an object. Left out, they come
-    from *config*, the environment, ``.env``, ``pyproject.toml``, or the embedded default. ``backend=None`` means: keep no results.
+    from *config*, the environment, ``.env``, ``pyproject.toml``, or the embedded default. ``backend=None``: keep no results.
 
     Raises:
         ConfigurationError: a setting does not fit; the text names its variable.
@@ -101,9 +108,9 @@ class Chicory:
     # --- tasks ---------------------------------------------------------------------------------
 
     @overload
-    def task(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def task(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap] # the first match wins
     @overload
-    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap] # the first match wins
     @overload
     def task(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
     @overload
@@ -111,6 +118,7 @@ class Chicory:
     @overload
     def task(
         self,
+        /,
         *,
         name: str | None = None,
         queue: str | None = None,
@@ -124,10 +132,10 @@ class Chicory:
         execution: str | None = None,
         **extra: Any,
     ) -> _Decorator: ...
-    def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    def task(self, function: Any = None, /, **options: Any) -> Any:
         """Register a function as a task: bare, or with options.
 
-        *timeout* and *expires* are seconds; *priority* is 0 to 9, 9 first; *execution* is how a sync function runs (``thread``).
+        *timeout* and *expires* are seconds; *priority* is 0 to 9, 9 first; *execution* is how a sync function runs.
         What is not given is as the app says. Plugins may add options.
 
         Raises:
@@ -369,9 +377,9 @@ class _Decorator:
     """The type of ``@app.task(...)``; at run time it is a plain function."""
 
     @overload
-    def __call__(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap] # the first match wins
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...  # type: ignore[overload-overlap] # the first match wins
     @overload
     def __call__(self, function: Callable[Concatenate[TaskContext, P], R], /) -> SyncTask[P, R]: ...
     @overload

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol, Self, final
 from chicory.broker import Opened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence, Set
+    from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from chicory.broker import Broker
     from chicory.message import Delivery, Envelope, ResultRecord, Settled, Settlement, WorkerStats
@@ -39,7 +40,7 @@ class Joined(Protocol):
         """
         ...
 
-    async def finished(self, deliveries: Sequence[Delivery]) -> Set[str]:
+    async def finished(self, deliveries: Sequence[Delivery]) -> AbstractSet[str]:
         """The receipts of those whose task has ended although they were delivered: settle them, don't run them."""
         ...
 
@@ -133,7 +134,7 @@ class StoreThenSettle:
                 await self._backend.store(records)
         return await self._broker.settle(settlements)
 
-    async def finished(self, deliveries: Sequence[Delivery]) -> Set[str]:
+    async def finished(self, deliveries: Sequence[Delivery]) -> AbstractSet[str]:
         doubtful = [delivery for delivery in deliveries if not delivery.is_first]
         if self._backend is None or not doubtful:
             return frozenset()

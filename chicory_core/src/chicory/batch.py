@@ -84,7 +84,7 @@ class Batcher(Generic[T, R]):
             for answer in waited_for:
                 answer.cancel()
             raise
-        except Exception as error:  # whatever it was, it belongs to those who wait for this batch
+        except Exception as error:
             for answer in waited_for:
                 if not answer.done():
                     answer.set_exception(error)

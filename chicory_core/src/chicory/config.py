@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     # What type checkers see of the plugins that live in this repository; at run time they are found by name.
-    from chicory_sqlite.settings import SqliteBackendConfig as SqliteBackendConfig
-    from chicory_sqlite.settings import SqliteBrokerConfig as SqliteBrokerConfig
+    from chicory_sqlite.settings import SqliteBackendConfig as SqliteBackendConfig  # noqa: PLC0414 - re-exported
+    from chicory_sqlite.settings import SqliteBrokerConfig as SqliteBrokerConfig  # noqa: PLC0414
 
 __all__ = ["EMBEDDED_DEFAULT", "BackendConfig", "BrokerConfig", "ChicoryConfig", "WorkerConfig", "install_hint"]
 
@@ -214,20 +214,18 @@ class BackendConfig(_Sections[BackendSection]):
 class ChicoryConfig(PluginSettings):
     """All settings of an app. Each simple field is ``CHICORY_<FIELD>`` in the environment too."""
 
-    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
-        **settings_from(), arbitrary_types_allowed=True
-    )
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(**settings_from(), arbitrary_types_allowed=True)
 
     broker: BrokerConfig = Field(default_factory=BrokerConfig)
     backend: BackendConfig = Field(default_factory=BackendConfig)
     worker: WorkerConfig = Field(default_factory=WorkerConfig)
-    plugins: CommaList = []
+    plugins: CommaList = Field(default_factory=list)
     """Plugins to load by name; ``no:NAME`` blocks one."""
     validation_mode: ValidationMode = ValidationMode.INPUTS
     delivery_mode: DeliveryMode = DeliveryMode.AT_LEAST_ONCE
     serializer: str = JSON
     """Content type that arguments and results are written in."""
-    accept_content: CommaList = [JSON]
+    accept_content: CommaList = Field(default_factory=lambda: [JSON])
     """Content types that are read; the one that is written is always among them."""
     max_message_bytes: int = Field(default=512 * 1024, gt=0)
     """The largest message or result, at both ends."""

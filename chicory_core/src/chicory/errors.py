@@ -430,7 +430,7 @@ class DeliveryLimitError(AttemptError):
 
 
 @final
-class LeaseLost(AttemptError):
+class LeaseLost(AttemptError):  # noqa: N818 - it names a state
     """The delivery is not ours any more: its lease ran out while it was worked on."""
 
     def __init__(self, message_id: str) -> None:
@@ -442,7 +442,7 @@ class LeaseLost(AttemptError):
 
 
 @final
-class WorkerLost(AttemptError):
+class WorkerLost(AttemptError):  # noqa: N818 - it names a state
     """The worker that had started an at-most-once task is gone."""
 
     def __init__(self, worker_id: str) -> None:

@@ -114,9 +114,7 @@ class Execution:
 
     def layers(self) -> list[ExecuteMiddleware]:
         """The core's layers, to be sorted in among those of the plugins."""
-        return [
-            ExecuteMiddleware(stage=stage, name=name, layer=getattr(self, name)) for name, stage in CORE_LAYERS.items()
-        ]
+        return [ExecuteMiddleware(stage=stage, name=name, layer=getattr(self, name)) for name, stage in CORE_LAYERS.items()]
 
     def open(self, delivery: Delivery) -> Attempt:
         """The attempt at *delivery*: its document read and its task looked up, or the problem with either."""
@@ -196,7 +194,7 @@ class Execution:
             value = await self._invoke(attempt, task)
         except FinalError as error:
             return failed(error.__cause__ or error, final=True)
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # the edge of user code: all of it is the task's failure
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge of user code: all of it is the task's failure
             return failed(error)
         return self._encoded(task, value)
 

@@ -24,7 +24,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     worker: dict[str, Any] = field(default_factory=dict)
 
 
-_current: ContextVar[Launch] = ContextVar("chicory_launch", default=Launch())
+_NOTHING = Launch()
+_current: ContextVar[Launch] = ContextVar("chicory_launch", default=_NOTHING)
 
 
 def current_launch() -> Launch:

@@ -1,6 +1,7 @@
-"""Keeps the leases of running deliveries, from a thread with its own event loop, so that a blocked task loop does not lose them.
+"""Keeps the leases of running deliveries, from a thread with its own event loop.
 
-Code that holds the GIL without pause silences this thread too; then the leases run out, as they should.
+So a blocked task loop does not lose them. Code that holds the GIL without pause silences this thread too; then the leases
+run out, as they should.
 """
 
 from __future__ import annotations

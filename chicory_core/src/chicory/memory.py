@@ -10,6 +10,7 @@ import heapq
 import itertools
 import threading
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, Self, final
 
 from chicory.broker import Capabilities, QueuedMessage, QueuePage, QueueStats
@@ -345,7 +346,7 @@ class MemoryBroker(_Opened):
                     return deliveries
                 woken = store.wakeups.add(names)
                 left = min(left, store.until_change())
-            timer = clock.call_later(left, lambda future=woken: _resolve(future))
+            timer = clock.call_later(left, partial(_resolve, woken))
             try:
                 await woken
             finally:
@@ -451,9 +452,7 @@ class MemoryBroker(_Opened):
     def _seen(self, message: _Message) -> QueuedMessage:
         now = self.store.clock.now()
         state = "running" if message.receipt else "delayed" if message.due > now.timestamp() else "ready"
-        return QueuedMessage(
-            envelope=message.envelope, state=state, since=now.fromtimestamp(message.due, tz=now.tzinfo)
-        )
+        return QueuedMessage(envelope=message.envelope, state=state, since=now.fromtimestamp(message.due, tz=now.tzinfo))
 
 
 @final

@@ -17,8 +17,8 @@ __all__ = [
     "DEFAULT_QUEUE",
     "BackendType",
     "BrokerType",
-    "DeliveryMode",
     "Delivery",
+    "DeliveryMode",
     "Envelope",
     "Event",
     "ResultRecord",
@@ -283,7 +283,7 @@ class WorkerStats(Struct, frozen=True, kw_only=True):
 
 @final
 class Event(Struct, frozen=True, kw_only=True):
-    """One change of state, for event sinks: ``task.started``, ``worker.draining``, ``broker.lost`` …"""
+    """One change of state, for event sinks: ``task.started``, ``worker.draining``, ``broker.lost`` and the like."""
 
     kind: str
     at: datetime

@@ -185,10 +185,13 @@ def _around(middleware: ExecuteMiddleware, inner: Next) -> Next:
     async def run(attempt: Attempt) -> Outcome:
         try:
             outcome = await layer(attempt, inner)
-        except Exception as error:  # the edge of a plugin's code: what escapes it is the attempt's error
+        except Exception as error:  # noqa: BLE001 - the edge of a plugin's code: what escapes it is the attempt's error
             return failed(error)
-        if type(outcome) is not Outcome:
-            return failed(TypeError(f"middleware {middleware.name!r} returned {type(outcome).__name__}, not an Outcome"), final=True)
+        given: object = outcome  # plugins need not be type-checked
+        if type(given) is not Outcome:
+            return failed(
+                TypeError(f"middleware {middleware.name!r} returned {type(given).__name__}, not an Outcome"), final=True
+            )
         return outcome
 
     return run

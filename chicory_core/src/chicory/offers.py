@@ -112,7 +112,7 @@ class OptionSpec(Struct, frozen=True, kw_only=True):
     """An option that ``@app.task(...)`` takes because a plugin reads it (from ``task.options_of_task.extra``)."""
 
     name: str
-    type: type
+    type: type  # noqa: A003 - what it is called everywhere
     default: Any = None
 
 

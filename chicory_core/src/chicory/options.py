@@ -167,5 +167,5 @@ def check_queue(queue: str) -> None:
 
 def check_priority(priority: int) -> None:
     """Raise ``ValueError`` unless *priority* is a whole number from 0 to 9."""
-    if isinstance(priority, bool) or not isinstance(priority, int) or priority not in _PRIORITIES:
+    if type(priority) is not int or priority not in _PRIORITIES:
         raise ValueError(f"priority must be a whole number from 0 to 9, not {priority!r}")

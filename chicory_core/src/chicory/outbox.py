@@ -133,7 +133,7 @@ class Outbox:
             return await self._joined.settle(batch)
         except (BrokerError, BackendError):
             raise
-        except Exception as error:  # the edge of a plugin's code: one bad settlement must not hold up its neighbours
+        except Exception as error:  # noqa: BLE001 - the edge of a plugin's code: one bad settlement must not hold up its neighbours
             if len(batch) > 1:
                 return [reply for settlement in batch for reply in await self._send([settlement])]
             self._log.exception("settlement_refused", message_id=batch[0].delivery.envelope.id, exc_info=error)

@@ -63,7 +63,7 @@ def split_names(names: Iterable[str]) -> tuple[list[str], set[str]]:
 class Plugins:
     """The plugins of one app.
 
-    Everything installed is loaded, unless ``CHICORY_DISABLE_PLUGIN_AUTOLOAD`` is set; then only what is asked for. A plugin that
+    Everything installed is loaded, unless ``CHICORY_DISABLE_PLUGIN_AUTOLOAD`` is set: then what is asked for. A plugin that
     was asked for and cannot be loaded is an error; one that is merely installed is a warning.
 
     Raises:
@@ -105,7 +105,7 @@ class Plugins:
             taken = {name: arguments[name] for name in implementation.argnames}
             try:
                 answer = implementation.function(*(taken[name] for name in implementation.argnames))
-            except Exception as error:  # the edge of a plugin's code: say whose it was
+            except Exception as error:
                 name = implementation.plugin_name
                 raise PluginBrokenError(name, self._distribution(name), f"{hook} raised {_cause(error)}") from error
             if answer is not None:
@@ -167,7 +167,7 @@ class Plugins:
             plugin = entry.load()
             _check_plugin(plugin)
             self._register(name, plugin, _distribution_of(entry), _version_of(entry))
-        except Exception as error:  # the edge of a plugin's code: whatever its import raises, it is that plugin which is broken
+        except Exception as error:  # noqa: BLE001 - the edge of a plugin's code: whatever its import raises, it is that plugin which is broken
             self._mark_broken(name, _cause(error), asked=asked, error=error)
 
     def _register(self, name: str, plugin: object, distribution: str, release: str) -> None:
@@ -209,9 +209,7 @@ class Plugins:
             for spec in specs:
                 name = getattr(spec, key)
                 if name in offers:
-                    raise PluginConflictError(
-                        kind, name, self._distribution(offers[name][0]), self._distribution(plugin)
-                    )
+                    raise PluginConflictError(kind, name, self._distribution(offers[name][0]), self._distribution(plugin))
                 offers[name] = (plugin, spec)
         return offers
 

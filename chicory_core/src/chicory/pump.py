@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar, final
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
 from msgspec.structs import replace
 
@@ -16,7 +17,8 @@ from chicory.middleware import failed
 from chicory.verdict import hand_back, record_of, settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Set
+    from collections.abc import Awaitable, Callable
+    from collections.abc import Set as AbstractSet
 
     from chicory.backend import Joined
     from chicory.backoff import Backoff
@@ -75,8 +77,8 @@ class _Running:
         self.reason: str | None = None
 
 
-class Watch:
-    """What the pump tells about its work; the worker counts and reports. Each call is one change of state."""
+class Watch(Protocol):
+    """Whom the pump tells about its work. Each call is one change of state."""
 
     def task_started(self, attempt: Attempt) -> None: ...
     def task_ended(self, attempt: Attempt, outcome: Outcome) -> None: ...
@@ -195,11 +197,11 @@ class Pump:
     async def _receive_for_ever(self) -> None:
         while True:
             limit = await self._wanted()
-            deliveries = await self._persist(lambda: self._broker.receive(self._config.queues, limit, _RECEIVE_WAIT))
+            deliveries = await self._persist(partial(self._broker.receive, self._config.queues, limit, _RECEIVE_WAIT))
             for delivery in deliveries:
                 self._leases.hold(delivery)
             try:
-                finished = await self._persist(lambda: self._joined.finished(deliveries))
+                finished = await self._persist(partial(self._joined.finished, deliveries))
             except asyncio.CancelledError:
                 for delivery in deliveries:
                     self._outbox.settle(hand_back(delivery))
@@ -234,7 +236,7 @@ class Pump:
     def _is_congested(self) -> bool:
         return self._outbox.waiting > self._config.concurrency * _OUTBOX_FACTOR + self._config.prefetch
 
-    def _take(self, deliveries: list[Delivery], finished: Set[str]) -> None:
+    def _take(self, deliveries: list[Delivery], finished: AbstractSet[str]) -> None:
         for delivery in deliveries:
             if delivery.receipt in finished:
                 self._outbox.settle(Settlement(delivery=delivery))  # its task has ended: only the message was left
@@ -273,7 +275,7 @@ class Pump:
             self._settle(attempt, outcome)
         except asyncio.CancelledError as error:
             self._after_cancel(running, delivery, error)
-        except BaseException as error:  # nothing of the kind is expected: the worker ends, and says so
+        except BaseException as error:  # noqa: BLE001 - nothing of the kind is expected: the worker ends, and says so
             if self._defect is not None and not self._defect.done():
                 self._defect.set_exception(error)
         finally:

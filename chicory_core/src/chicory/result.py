@@ -159,4 +159,3 @@ class AsyncResult(Generic[R]):
         if result.ignored:
             raise ResultIgnoredError(self.task_id, result.task or "?")
         return result.value
-

@@ -143,7 +143,7 @@ class Signature:
     def _row(self) -> Form:
         """All arguments by position, as one JSON array: the usual call, at half the cost of one by name."""
         types = tuple(self._fields[name] for name in self._names)
-        return Form(tuple[types] if types else tuple[()])
+        return Form(tuple[types] if types else tuple[()])  # type: ignore[valid-type] # made at run time
 
     @cached_property
     def _lenient_parameters(self) -> Form:
@@ -244,9 +244,9 @@ class Signature:
             return pydantic_core.to_json(self._as_called_plain(pydantic_core.from_json(data), given), inf_nan_mode="constants")
         args = [fields.pop(name) for name in self._names[:given]]
         if self._rest in fields:
-            args += _read_list(fields.pop(cast("str", self._rest)))
+            args += _read_list(fields.pop(self._rest))
         if self._extra in fields:
-            fields.update(_read_dict(fields.pop(cast("str", self._extra))))
+            fields.update(_read_dict(fields.pop(self._extra)))
         return _write(_Call(args=args, kwargs=fields))
 
     def _as_called_plain(self, fields: dict[str, Any], given: int) -> dict[str, Any]:

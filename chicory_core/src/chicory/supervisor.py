@@ -159,7 +159,9 @@ class Supervisor:
         """After the deadline that all children share, end those that are left."""
         await self._stopping.wait()
         await asyncio.sleep(self._shutdown_timeout + STOP_MARGIN)
-        self._log.error("workers_killed", numbers=[c.number for c in self._children if c.process and c.process.returncode is None])
+        self._log.error(
+            "workers_killed", numbers=[c.number for c in self._children if c.process and c.process.returncode is None]
+        )
         self._signal_all(signal.SIGKILL)
 
     def _note_exit(self, child: _Child, code: int) -> None:

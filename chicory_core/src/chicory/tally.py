@@ -71,7 +71,7 @@ class Tally:
         for sink in self._sinks:
             try:
                 sink(event)
-            except Exception as error:  # the edge of a plugin's code
+            except Exception as error:  # noqa: BLE001 - the edge of a plugin's code
                 self._log.exception("event_sink_failed", kind=event.kind, exc_info=error)
 
     def _log_error(self, attempt: Attempt, outcome: Outcome, error: BaseException) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, final
 
@@ -76,10 +77,8 @@ class Task(Generic[P, R]):
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", options.name)
         self.__wrapped__ = function
-        try:
+        with suppress(Unresolved):  # an annotation may name what is defined later: looked at again at the first call
             self._signature = self._build()
-        except Unresolved:
-            pass  # an annotation names something that is defined later: looked at again at the first call
 
     def __repr__(self) -> str:
         return f"<task {self.name!r} at {self.place}>"
@@ -168,9 +167,7 @@ class Task(Generic[P, R]):
     def call(self, options: CallOptions, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Call:
         """A call of this task, checked and written."""
         task, sender = self.options_of_task, self._sender
-        arguments = self.signature.encode(
-            args, kwargs, check=task.validation_mode.checks_inputs, serializer=sender.serializer
-        )
+        arguments = self.signature.encode(args, kwargs, check=task.validation_mode.checks_inputs, serializer=sender.serializer)
         now = sender.clock.now()
         if options is NO_OPTIONS:
             message = TaskMessage(

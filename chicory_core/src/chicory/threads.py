@@ -66,7 +66,7 @@ class ThreadPool:
             future, function, context = work
             try:
                 value, worked = context.run(function), True
-            except BaseException as error:  # the edge of user code: all of it goes to the caller, SystemExit too
+            except BaseException as error:  # noqa: BLE001 - the edge of user code: all of it goes to the caller, SystemExit too
                 value, worked = error, False
             self._bring_back(future, worked=worked, value=value)
             del work, future, function, context, value  # an idle thread keeps nothing alive

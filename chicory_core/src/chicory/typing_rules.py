@@ -75,5 +75,3 @@ def _fields(kind: type) -> list[tuple[str, Any, FieldInfo | None]]:
         return []
     infos: dict[str, FieldInfo] = getattr(kind, "__pydantic_fields__", {})
     return [(name, annotation, infos.get(name)) for name, annotation in hints.items()]
-
-

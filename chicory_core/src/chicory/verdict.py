@@ -113,9 +113,7 @@ def _follow_up(attempt: Attempt, outcome: Outcome, now: datetime) -> Envelope | 
     retries = message.retries if message else 0
     first = message.first_failure_at if message else None
     kind = describe(outcome.error)[0] if outcome.error is not None else None
-    return revise(
-        envelope, eta=eta, retries=retries + 1, first_failure_at=first or now, last_error=kind, **outcome.changes
-    )
+    return revise(envelope, eta=eta, retries=retries + 1, first_failure_at=first or now, last_error=kind, **outcome.changes)
 
 
 def _document(attempt: Attempt, outcome: Outcome, *, now: datetime, ignored: bool) -> ResultDocument:

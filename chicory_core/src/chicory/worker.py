@@ -240,9 +240,7 @@ class Worker:
             if seconds != wanted:
                 self._log.warning("lease_is_recorded_otherwise", queue=queue, wanted=wanted, in_force=seconds)
         loop = asyncio.get_running_loop()
-        leases = LeaseKeeper(
-            self._clock, self._rng, on_lost=lambda delivery: loop.call_soon_threadsafe(self._lose, delivery)
-        )
+        leases = LeaseKeeper(self._clock, self._rng, on_lost=lambda delivery: loop.call_soon_threadsafe(self._lose, delivery))
         leases.lease_is(min(in_force.values()))
         return leases
 

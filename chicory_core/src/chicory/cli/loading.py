@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -45,7 +45,11 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def launch_from(
-    *, plugins: tuple[str, ...] = (), broker: str | None = None, backend: str | None = None, worker: dict[str, Any] | None = None
+    *,
+    plugins: tuple[str, ...] = (),
+    broker: str | None = None,
+    backend: str | None = None,
+    worker: dict[str, Any] | None = None,
 ) -> Launch:
     """What was decided, for the app that is loaded next."""
     return Launch(plugins=plugins, broker=broker, backend=backend, worker=worker or {})
@@ -61,8 +65,9 @@ def load_app(reference: str, launch: Launch) -> Chicory:
 
     module_name, _, attribute = reference.partition(":")
     attribute = attribute or _DEFAULT_ATTRIBUTE
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     with launching(launch):
         module = _import(module_name, reference)
         value: Any = module
@@ -84,7 +89,7 @@ def _import(module_name: str, reference: str) -> Any:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise click.UsageError(f"module {module_name!r} does not import: {error}") from error
         raise click.UsageError(
-            f"no module {module_name!r} here (looked for {reference!r} from {os.getcwd()}): "
+            f"no module {module_name!r} here (looked for {reference!r} from {Path.cwd()}): "
             "go to its directory, or install its package"
         ) from error
     except (ImportError, SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:

@@ -43,9 +43,7 @@ class _Root(click.Group):
             self._add_plugin_commands()
         return self.commands.get(cmd_name)
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError:
@@ -92,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = 130
     except click.ClickException as error:
         code = _fail(error.format_message(), error.exit_code, error, shows_more=shows_more)
-    except Exception as error:  # whatever it is, the user gets a line that says it
+    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a line that says it
         code = _fail_with(error, shows_more=shows_more)
     sys.exit(code if isinstance(code, int) else 0)
 

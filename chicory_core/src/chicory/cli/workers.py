@@ -9,6 +9,7 @@ import click
 from chicory.cli.loading import app_argument, connection_options, launch_from, load_app
 from chicory.cli.output import echo_json, echo_table, seconds_text
 from chicory.errors import BackendNotConfiguredError
+from chicory.message import WorkerStats
 
 
 @click.command("workers")
@@ -21,10 +22,10 @@ def command(app: str, plugins: tuple[str, ...], broker: str | None, backend: str
     if loaded.backend is None:
         raise BackendNotConfiguredError
 
-    async def ask() -> list[object]:
+    async def ask() -> list[WorkerStats]:
         async with loaded:
             assert loaded.backend is not None, "checked above"  # noqa: S101
-            return list(await loaded.backend.get_active_workers())
+            return await loaded.backend.get_active_workers()
 
     found = asyncio.run(ask())
     if as_json:

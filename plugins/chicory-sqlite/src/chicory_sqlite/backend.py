@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, final
 
 from chicory.errors import BackendConnectionError, BrokerConnectionError, BrokerFullError
+
 from chicory_sqlite.broker import SqliteBroker
 from chicory_sqlite.engine import Engine, File, acquire, release
 

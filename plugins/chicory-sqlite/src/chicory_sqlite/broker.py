@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Self, final
 
 from chicory.plugin import Capabilities, QueuePage
+
 from chicory_sqlite.engine import Engine, File, acquire, release
 from chicory_sqlite.messages import DEDUP_WINDOW
 
@@ -39,6 +40,7 @@ class SqliteBroker:
         self.file = file
         self.consumer = consumer or os.urandom(6).hex()
         self._engine: Engine | None = None
+        self._is_announced = False
 
     def __repr__(self) -> str:
         return f"<SqliteBroker {self.file.path}>"
@@ -60,9 +62,15 @@ class SqliteBroker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await release(self.engine)
+        try:
+            if self._is_announced:
+                self._is_announced = False
+                await self.engine.submit(lambda t: t.messages.leave(self.consumer))
+        finally:
+            await release(self.engine)
 
     async def prepare(self, queues: Sequence[str], lease_seconds: float) -> Mapping[str, float]:
+        self._is_announced = True
         return await self.engine.submit(lambda t: t.messages.prepare(queues, lease_seconds, self.consumer))
 
     async def publish(self, envelopes: Sequence[Envelope]) -> None:

@@ -15,9 +15,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
+from chicory.errors import BrokerConnectionError, BrokerFullError, ChicoryError
 from msgspec import Struct
 
-from chicory.errors import BrokerConnectionError, BrokerFullError, ChicoryError
 from chicory_sqlite.messages import Messages
 from chicory_sqlite.records import Records
 from chicory_sqlite.schema import open_database, when_free
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from chicory.plugin import Clock, Delivery, ResultRecord
+
     from chicory_sqlite.settings import Durability
 
 __all__ = ["Engine", "File", "Tables", "acquire", "release"]
@@ -84,12 +85,15 @@ class _Request:
 
     __slots__ = ("error", "future", "is_write", "operation", "result")
 
-    def __init__(
-        self, operation: Callable[[Tables], Any], future: asyncio.Future[Any] | None, *, is_write: bool
-    ) -> None:
+    def __init__(self, operation: Callable[[Tables], Any], future: asyncio.Future[Any] | None, *, is_write: bool) -> None:
         self.operation, self.future, self.is_write = operation, future, is_write
         self.result: Any = None
         self.error: Exception | None = None
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whoever asked does not wait any more."""
+        return self.future is not None and self.future.cancelled()
 
 
 class _Receive(_Request):
@@ -102,7 +106,7 @@ class _Receive(_Request):
         self.queues = frozenset(queues)
         self.deadline = deadline
         self.change = 0.0
-        """When something may become ready by itself, in seconds since the epoch."""
+        """When something may become ready by itself (monotonic)."""
 
 
 class _Wait(_Request):
@@ -181,7 +185,7 @@ class Engine:
             self._connection = open_database(self.file.path, self.file.durability, self.file.lock_seconds)
             self._bell = Doorbell(self.file.path)
             self._bell.open()
-        except Exception as error:  # whatever it is, it is for those who wait to have it opened
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait to have it opened
             self._close_pipe()
             self.opened.set_exception(error)
             return
@@ -224,9 +228,8 @@ class Engine:
         """Milliseconds to wait at most; None when nobody waits for anything that time could bring."""
         if not self._receives and not self._waits:
             return None
-        clock = self.file.clock
-        monotonic, now = clock.monotonic(), clock.now().timestamp()
-        moments = [min(r.deadline - monotonic, r.change - now) for r in self._receives]
+        monotonic = self.file.clock.monotonic()
+        moments = [min(r.deadline, r.change) - monotonic for r in self._receives]
         return max(0.0, min([self._bell.patience, *moments])) * 1000 + 0.5
 
     def _serve(self) -> None:
@@ -254,7 +257,7 @@ class Engine:
         except BrokerConnectionError as error:  # the lock was not to be had: the same for all
             self._fail([*writes, *receives], error)
             return
-        except Exception as error:  # one of the operations: it must not take its neighbours with it
+        except Exception as error:  # noqa: BLE001 - one of the operations: it must not take its neighbours with it
             if len(writes) + len(receives) > 1:
                 for request in writes:
                     self._commit([request], [])
@@ -287,7 +290,7 @@ class Engine:
     def _read(self, request: _Request) -> None:
         try:
             request.result = request.operation(self._tables)
-        except Exception as error:  # for whoever asked
+        except Exception as error:  # noqa: BLE001 - for whoever asked
             request.error = self._translated(error)
 
     def _fail(self, requests: Sequence[_Request], error: Exception) -> None:
@@ -309,22 +312,23 @@ class Engine:
         if not self._receives:
             return []
         words = self._bell.heard(WORK)
-        clock = self.file.clock
-        monotonic, now = clock.monotonic(), clock.now().timestamp()
+        monotonic = self.file.clock.monotonic()
         is_impatient = time.monotonic() - self._looked_at_receives >= self._bell.patience
         due = [
             r
             for r in self._receives
-            if is_impatient or r.change <= now or r.deadline <= monotonic or not r.queues.isdisjoint(words)
+            if is_impatient or min(r.change, r.deadline) <= monotonic or not r.queues.isdisjoint(words)
         ]
         self._receives = [r for r in self._receives if r not in due]
         return due
 
     def _with_work(self, candidates: Sequence[_Receive]) -> list[_Receive]:
         """Those for which a transaction is worth its lock; the others wait on, or are answered if their time is over."""
-        worth, idle = [], []
+        worth: list[_Receive] = []
+        idle: list[_Receive] = []
         for receive in candidates:
-            has_work, receive.change = self._tables.messages.look(receive.queues)
+            has_work, seconds = self._tables.messages.look(receive.queues)
+            receive.change = self.file.clock.monotonic() + seconds
             (worth if has_work else idle).append(receive)
         if candidates:
             self._looked_at_receives = time.monotonic()
@@ -332,14 +336,17 @@ class Engine:
         return worth
 
     def _park_or_answer(self, receives: Sequence[_Receive]) -> None:
+        """Answer those that got something, or whose time is over; the others wait on."""
         now = self.file.clock.monotonic()
+        answered = []
         for receive in receives:
-            is_over = receive.deadline <= now or (receive.future is not None and receive.future.cancelled())
+            is_over = receive.deadline <= now or receive.is_abandoned
             if receive.result or is_over:
                 receive.result = receive.result or []
+                answered.append(receive)
             else:
                 self._receives.append(receive)
-        self._answer([r for r in receives if r.result is not None])
+        self._answer(answered)
 
     # --- waits ---------------------------------------------------------------------------------
 
@@ -358,7 +365,7 @@ class Engine:
 
     def _some_waits(self) -> set[str]:
         """A bounded part of those that wait, another part each time; those whose caller has gone are dropped."""
-        for task_id in [i for i, waits in self._waits.items() if all(w.future.cancelled() for w in waits)]:
+        for task_id in [i for i, waits in self._waits.items() if all(w.is_abandoned for w in waits)]:
             del self._waits[task_id]
         ids = list(self._waits)[:_LOOK_AT_MOST]
         for task_id in ids:

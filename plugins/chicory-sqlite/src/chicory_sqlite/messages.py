@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, final
 
 from chicory.plugin import (
@@ -15,12 +14,14 @@ from chicory.plugin import (
     Settlement,
     TaskState,
 )
+
+from chicory_sqlite.moments import moment, of_moment, span
 from chicory_sqlite.rows import chunks, fetch_rows, from_text, placeholders, to_text, values
 from chicory_sqlite.schema import DELAYED, LEASED, READY, SETTLED
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from chicory.plugin import Clock
 
@@ -29,8 +30,9 @@ __all__ = ["DEDUP_WINDOW", "Messages", "envelope_of", "record_cells"]
 DEDUP_WINDOW = 120.0
 """Seconds for which the id of a settled message is remembered where no record of a result remembers it longer."""
 DEFAULT_LEASE = 30.0
+_DEFAULT_SPAN = span(DEFAULT_LEASE)
 _PROMOTE = 500
-_STALE = 2.0
+_STALE = 2
 """A consumer counts as live for this many leases after it was last seen."""
 _RAW, _DUE = 1, 2
 """Bits of ``flags``: the body is base64; the envelope named its due time."""
@@ -67,7 +69,7 @@ FROM {values} AS given
 WHERE task.id = column1 AND task.hop = column2 AND task.count = column3 AND task.owner = ? AND task.phase = 3
 """
 _EXTEND = """
-UPDATE task SET lease = ? + ifnull((SELECT lease FROM queue WHERE name = task.queue), 30.0)
+UPDATE task SET lease = ? + ifnull((SELECT lease FROM queue WHERE name = task.queue), ?)
 FROM {values} AS given
 WHERE task.id = column1 AND task.hop = column2 AND task.count = column3 AND task.owner = ? AND task.phase = 3
 """
@@ -96,8 +98,8 @@ class Messages:
         self.ended: list[str] = []
         """Task ids whose record became terminal, or went."""
 
-    def now(self) -> float:
-        return self._clock.now().timestamp()
+    def now(self) -> int:
+        return moment(self._clock.now())
 
     def longest_lease(self) -> float:
         """The longest lease that this process knows of, in seconds."""
@@ -133,15 +135,15 @@ class Messages:
                 deliveries += self._lease(queue, wanted, owner)
         return deliveries
 
-    def look(self, queues: Sequence[str]) -> tuple[bool, float]:
-        """Whether something can be claimed, and when that may next change by itself (seconds since the epoch). Reads only."""
+    def look(self, queues: Iterable[str]) -> tuple[bool, float]:
+        """Whether something can be claimed, and in how many seconds that may next change by itself. Reads only."""
         now, change = self.now(), float("inf")
         for queue in queues:
             is_ready, due, lease = self._connection.execute(_LOOK, (queue,) * 3).fetchone()
-            change = min(change, *(moment for moment in (due, lease) if moment is not None), float("inf"))
+            change = min(change, *(when for when in (due, lease) if when is not None), float("inf"))
             if is_ready or change <= now:
-                return True, now
-        return False, change
+                return True, 0.0
+        return False, (change - now) / span(1)
 
     def _make_ready(self, queue: str) -> bool:
         is_ready, due, lease = self._connection.execute(_LOOK, (queue,) * 3).fetchone()
@@ -175,7 +177,7 @@ class Messages:
         text, rowids = placeholders([row[0] for row in rows])
         self._connection.execute(
             f"UPDATE task SET phase = 3, owner = ?, count = count + 1, lease = ? WHERE rowid IN {text}",  # noqa: S608
-            (owner, self.now() + seconds, *rowids),
+            (owner, self.now() + span(seconds), *rowids),
         )
         at = self._clock.monotonic()
         return [
@@ -247,9 +249,7 @@ class Messages:
             if cursor.rowcount == len(settlements):
                 return {s.delivery.receipt: Settled.DONE for s in settlements}
         counts = {s.delivery.envelope.id: s.delivery.delivery_count for s in settlements}
-        return self._answers(
-            settlements, lambda row: row[2] == owner and row[3] == LEASED and row[4] == counts[row[0]]
-        )
+        return self._answers(settlements, lambda row: row[2] == owner and row[3] == LEASED and row[4] == counts[row[0]])
 
     def _answers(self, settlements: Sequence[Settlement], is_done: Callable[[list[Any]], bool]) -> dict[str, Settled]:
         """What became of each settlement, read from the rows: for when not all of them took effect."""
@@ -268,14 +268,14 @@ class Messages:
             answers[s.delivery.receipt] = answer
         return answers
 
-    def _ended_row(self, settlement: Settlement, now: float, *, joined: bool) -> tuple[Any, ...]:
+    def _ended_row(self, settlement: Settlement, now: int, *, joined: bool) -> tuple[Any, ...]:
         delivery, result = settlement.delivery, settlement.result if joined else None
         own = delivery.envelope
         follow = next((envelope for envelope in settlement.publish if envelope.id == own.id), None)
         key = (own.id, own.hop, delivery.delivery_count)
         if follow is None:
             kept = DEDUP_WINDOW if result is None else result.ttl
-            line = (SETTLED, own.queue, None, None, own.hop, 0, None, None if kept is None else now + kept)
+            line = (SETTLED, own.queue, None, None, own.hop, 0, None, None if kept is None else now + span(kept))
         else:
             phase, queue, rank, due, flags, body = self._line(follow, now)
             line = (phase, queue, rank, due, follow.hop, flags, body, None)
@@ -283,9 +283,9 @@ class Messages:
                 result = ResultRecord(id=own.id, state=TaskState.PENDING, hop=follow.hop)
         return (*key, *line, *record_cells(result))
 
-    def _line(self, envelope: Envelope, now: float) -> tuple[Any, ...]:
+    def _line(self, envelope: Envelope, now: int) -> tuple[Any, ...]:
         """Phase, queue, rank, due, flags and body of an envelope that waits."""
-        due = now if envelope.due is None else envelope.due.timestamp()
+        due = now if envelope.due is None else moment(envelope.due)
         text, is_raw = to_text(envelope.body)
         flags = (_RAW if is_raw else 0) | (_DUE if envelope.due is not None else 0)
         self.work.add(envelope.queue)
@@ -297,7 +297,7 @@ class Messages:
         for part in chunks(receipts):
             keys = [_key(receipt) for receipt in part]
             text, parameters = values(keys)
-            cursor = self._connection.execute(_EXTEND.format(values=text), (now, *parameters, owner))
+            cursor = self._connection.execute(_EXTEND.format(values=text), (now, _DEFAULT_SPAN, *parameters, owner))
             if cursor.rowcount != len(part):
                 text, ids = placeholders([key[0] for key in keys])
                 columns = "id, hop, count"
@@ -315,13 +315,15 @@ class Messages:
         self._announce(set(queues))
         for queue in queues:
             execute = self._connection.execute
-            (recorded,) = execute("SELECT ifnull(lease, ?) FROM queue WHERE name = ?", (lease_seconds, queue)).fetchone()
+            wanted = span(lease_seconds)
+            (recorded,) = execute("SELECT ifnull(lease, ?) FROM queue WHERE name = ?", (wanted, queue)).fetchone()
             (others,) = execute(
                 "SELECT count(*) FROM consumer WHERE queue = ? AND id <> ? AND seen >= ?",
                 (queue, owner, now - recorded * _STALE),
             ).fetchone()
-            self._leases[queue] = recorded if others else lease_seconds
-            execute("UPDATE queue SET lease = ? WHERE name = ?", (self._leases[queue], queue))
+            in_force = recorded if others else wanted
+            self._leases[queue] = in_force / span(1)
+            execute("UPDATE queue SET lease = ? WHERE name = ?", (in_force, queue))
             execute("INSERT OR REPLACE INTO consumer (queue, id, seen) VALUES (?, ?, ?)", (queue, owner, now))
         return {queue: self._leases[queue] for queue in queues}
 
@@ -331,7 +333,7 @@ class Messages:
 
     def cleanup(self, queue: str, stale_seconds: float) -> int:
         """Forget the consumers of *queue* that were not seen for *stale_seconds*."""
-        since = self.now() - stale_seconds
+        since = self.now() - span(stale_seconds)
         return self._connection.execute("DELETE FROM consumer WHERE queue = ? AND seen < ?", (queue, since)).rowcount
 
     def stats(self, queue: str) -> QueueStats:
@@ -345,7 +347,7 @@ class Messages:
             ready=ready,
             delayed=delayed,
             running=running,
-            oldest_seconds=None if oldest is None else max(0.0, self.now() - oldest),
+            oldest_seconds=None if oldest is None else max(0, self.now() - oldest) / span(1),
         )
 
     def purge(self, queue: str) -> int:
@@ -371,9 +373,9 @@ class Messages:
         """After the wall clock went back: no lease ends later than one granted now would. Safe to repeat."""
         now = self.now()
         self._connection.execute(
-            "UPDATE task SET lease = ? + ifnull((SELECT lease FROM queue WHERE name = task.queue), 30.0) "
-            "WHERE phase = 3 AND lease > ? + 2 * ifnull((SELECT lease FROM queue WHERE name = task.queue), 30.0)",
-            (now, now),
+            "UPDATE task SET lease = ? + ifnull((SELECT lease FROM queue WHERE name = task.queue), ?) "
+            "WHERE phase = 3 AND lease > ? + 2 * ifnull((SELECT lease FROM queue WHERE name = task.queue), ?)",
+            (now, _DEFAULT_SPAN, now, _DEFAULT_SPAN),
         )
 
     def _announce(self, queues: set[str]) -> None:
@@ -393,12 +395,12 @@ def _key(receipt: str) -> tuple[str, int, int]:
     return message_id, int(hop), int(count)
 
 
-def envelope_of(queue: str, message_id: str, hop: int, rank: int, due: float, flags: int, body: str) -> Envelope:
+def envelope_of(queue: str, message_id: str, hop: int, rank: int, due: int, flags: int, body: str) -> Envelope:
     return Envelope(
         id=message_id,
         queue=queue,
         body=from_text(body, flags & _RAW),
-        due=datetime.fromtimestamp(due, UTC) if flags & _DUE else None,
+        due=of_moment(due) if flags & _DUE else None,
         priority=_LEVELS - rank,
         hop=hop,
     )

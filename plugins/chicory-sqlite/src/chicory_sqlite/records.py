@@ -6,9 +6,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, final
 
 import msgspec
-
 from chicory.plugin import ResultRecord, TaskState, WorkerStats
+
 from chicory_sqlite.messages import record_cells
+from chicory_sqlite.moments import moment, span
 from chicory_sqlite.rows import chunks, fetch_rows, from_text, placeholders, values
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class Records:
         self._connection, self._clock = connection, clock
         self.ended: list[str] = []
 
-    def now(self) -> float:
-        return self._clock.now().timestamp()
+    def now(self) -> int:
+        return moment(self._clock.now())
 
     def store(self, records: Sequence[ResultRecord]) -> list[bool]:
         """Keep each record that may follow the one that is there."""
@@ -65,9 +66,9 @@ class Records:
             self.ended += [record.id for record in kept.values() if record.state.is_terminal]
         return answers
 
-    def _row(self, record: ResultRecord, now: float) -> tuple[Any, ...]:
+    def _row(self, record: ResultRecord, now: int) -> tuple[Any, ...]:
         _, state, hop, count, text, is_raw, holder = record_cells(record)
-        return (record.id, state, hop, count, text, is_raw, holder, None if record.ttl is None else now + record.ttl)
+        return (record.id, state, hop, count, text, is_raw, holder, None if record.ttl is None else now + span(record.ttl))
 
     def fetch(self, ids: Sequence[str]) -> list[ResultRecord]:
         """The records there are of *ids*, in any order. Reads only."""
@@ -107,7 +108,7 @@ class Records:
 
     def beat(self, stats: WorkerStats, ttl: float) -> None:
         """Keep the newest heartbeat of a worker."""
-        row = (stats.worker_id, _encode(stats).decode(), self.now() + ttl)
+        row = (stats.worker_id, _encode(stats).decode(), self.now() + span(ttl))
         self._connection.execute("INSERT OR REPLACE INTO worker (id, stats, until) VALUES (?, ?, ?)", row)
 
     def heartbeats(self) -> list[tuple[WorkerStats, bool]]:

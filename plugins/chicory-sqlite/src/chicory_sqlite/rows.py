@@ -14,7 +14,7 @@ import msgspec
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["MOST_ROWS", "chunks", "fetch_rows", "from_text", "placeholders", "to_text", "values"]
 
@@ -79,5 +79,3 @@ def to_text(data: bytes) -> tuple[str, bool]:
 def from_text(text: str, is_raw: object) -> bytes:
     """The bytes that `to_text` made a cell of."""
     return base64.b64decode(text) if is_raw else text.encode()
-
-

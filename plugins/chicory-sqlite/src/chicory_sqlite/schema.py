@@ -6,13 +6,13 @@ import os
 import random
 import sqlite3
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from chicory.errors import BrokerConnectionError, ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from chicory_sqlite.settings import Durability
 
@@ -27,16 +27,17 @@ _APPLICATION_ID = 0x43484943  # "CHIC"
 _FOREIGN = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "glusterfs", "virtiofs"})
 
 # One row per task id is message and record at once: publishing is one insert, settling one update. ``rank`` is 9 - priority,
-# so that every index ascends. The triggers keep the counts of each queue, so that nothing ever scans; they cost 2 µs a task.
+# so that every index ascends; moments are microseconds. The triggers keep the counts of each queue, so that nothing ever
+# scans; they cost 2 µs a task.
 _TABLES = """
 CREATE TABLE task (
   id TEXT PRIMARY KEY,
   hop INTEGER NOT NULL,
   phase INTEGER NOT NULL,
-  queue TEXT, rank INTEGER, due REAL, flags INTEGER NOT NULL DEFAULT 0, body TEXT,
-  owner TEXT, count INTEGER NOT NULL DEFAULT 0, lease REAL,
+  queue TEXT, rank INTEGER, due INTEGER, flags INTEGER NOT NULL DEFAULT 0, body TEXT,
+  owner TEXT, count INTEGER NOT NULL DEFAULT 0, lease INTEGER,
   state TEXT, record_hop INTEGER, record_count INTEGER, result TEXT, result_raw INTEGER, holder TEXT,
-  expires REAL
+  expires INTEGER
 );
 CREATE INDEX task_ready ON task (queue, rank, due) WHERE phase = 1;
 CREATE INDEX task_delayed ON task (queue, due) WHERE phase = 2;
@@ -44,11 +45,11 @@ CREATE INDEX task_leased ON task (queue, lease) WHERE phase = 3;
 CREATE INDEX task_expired ON task (expires) WHERE phase = 0;
 CREATE INDEX task_held ON task (holder) WHERE holder IS NOT NULL;
 CREATE TABLE queue (
-  name TEXT PRIMARY KEY, lease REAL,
+  name TEXT PRIMARY KEY, lease INTEGER,
   ready INTEGER NOT NULL DEFAULT 0, delayed INTEGER NOT NULL DEFAULT 0, running INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE TABLE consumer (queue TEXT, id TEXT, seen REAL NOT NULL, PRIMARY KEY (queue, id)) WITHOUT ROWID;
-CREATE TABLE worker (id TEXT PRIMARY KEY, stats TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE consumer (queue TEXT, id TEXT, seen INTEGER NOT NULL, PRIMARY KEY (queue, id)) WITHOUT ROWID;
+CREATE TABLE worker (id TEXT PRIMARY KEY, stats TEXT NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TRIGGER task_counted_in AFTER INSERT ON task WHEN new.phase > 0 BEGIN
   UPDATE queue SET ready = ready + (new.phase = 1), delayed = delayed + (new.phase = 2), running = running + (new.phase = 3)
   WHERE name = new.queue;
@@ -80,9 +81,7 @@ def open_database(path: Path, durability: Durability, lock_seconds: float) -> sq
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_network(path.parent)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        connection = sqlite3.connect(
-            path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256
-        )
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
         try:
             when_free(lambda: _prepare(connection, durability), str(path), lock_seconds)
         except BaseException:
@@ -115,7 +114,7 @@ def when_free(write: Callable[[], object], path: str, lock_seconds: float) -> No
                 raise BrokerConnectionError(
                     f"sqlite:///{path}", f"another process has held its write lock for {lock_seconds} s"
                 ) from error
-            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - only spreads the tries
+            time.sleep(random.uniform(pause / 2, pause))
             pause = min(pause * 1.5, 0.005)
         else:
             return
@@ -159,10 +158,10 @@ def _statements() -> list[str]:
 def _refuse_network(folder: Path) -> None:
     """WAL needs memory that all its processes share, which a network file system does not give (sqlite.org/wal.html)."""
     try:
-        with open("/proc/mounts", encoding="utf-8", errors="replace") as mounts:
-            entries = [line.split() for line in mounts]
+        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
+    entries = [line.split() for line in mounts.splitlines()]
     real = os.path.realpath(folder)
     below = [entry for entry in entries if os.path.commonpath([real, entry[1]]) == entry[1]]
     kind = max(below, key=lambda entry: len(entry[1]), default=["", "", ""])[2]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, final
 
 from chicory.plugin import Envelope, QueuedMessage
+
 from chicory_sqlite.messages import envelope_of
+from chicory_sqlite.moments import of_moment
 from chicory_sqlite.rows import chunks, fetch_rows, placeholders
 from chicory_sqlite.schema import DELAYED, LEASED, READY
 
@@ -94,16 +95,15 @@ def _seen(queue: str, row: list[Any]) -> QueuedMessage:
     return QueuedMessage(
         envelope=envelope_of(queue, message_id, hop, rank, due, flags, body),
         state=_STATES[phase],
-        since=datetime.fromtimestamp(due, UTC),
+        since=of_moment(due),
     )
 
 
 def _write_cursor(phase: int, position: Sequence[Any]) -> str:
-    return ",".join([str(phase), *(repr(part) for part in position)])
+    return ",".join(str(part) for part in (phase, *position))
 
 
-def _read_cursor(cursor: str | None) -> list[Any]:
+def _read_cursor(cursor: str | None) -> list[int]:
     if cursor is None:
         return [READY]
-    phase, *position = cursor.split(",")
-    return [int(phase), *(float(part) for part in position)]
+    return [int(part) for part in cursor.split(",")]

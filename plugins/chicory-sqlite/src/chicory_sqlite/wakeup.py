@@ -115,7 +115,7 @@ class Doorbell:
     def _names(self) -> tuple[str, ...]:
         changed = os.fstat(self._fd).st_mtime_ns
         if changed != self._listed[0]:
-            names = tuple(os.listdir(self._fd))
+            names = tuple(os.listdir(self._fd))  # noqa: PTH208 - by descriptor, which a Path cannot
             is_settled = time.time_ns() - changed > _RACY_NS
             self._listed = (changed if is_settled else 0, names)
         return self._listed[1]

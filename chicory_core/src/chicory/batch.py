@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import Context
 from typing import TYPE_CHECKING, Generic, TypeVar, final
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ class Batcher(Generic[T, R]):
         self._waiting.append((item, None))
         self._ensure_flusher()
 
+    def abort(self) -> None:
+        """Cancel the flush under way and everyone who waits."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+
     async def drain(self) -> None:
         """Return when everything added so far has been answered. Errors go to those who asked, not here."""
         while self._flusher is not None:
@@ -61,7 +67,8 @@ class Batcher(Generic[T, R]):
     def _ensure_flusher(self) -> None:
         if self._flusher is None:
             # The flusher first runs in the next loop turn: what this turn still adds goes along.
-            self._flusher = asyncio.get_running_loop().create_task(self._run())
+            # Its context is empty: a batch belongs to none of those who wait for it.
+            self._flusher = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
     async def _run(self) -> None:
         try:

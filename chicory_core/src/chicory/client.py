@@ -69,11 +69,6 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     """The arguments of a message that a layer has replaced."""
 
 
-class _Draft(Struct, frozen=True, gc=False):
-    call: Call
-    envelope: Envelope
-
-
 @final
 class Client:
     """Publishes for one event loop. Calls that wait at the same time travel together."""
@@ -82,7 +77,7 @@ class Client:
         self.connection = connection
         self._outgoing = outgoing
         self._lifespan = lifespan
-        self._batcher: Batcher[Sequence[_Draft], None] = Batcher(self._flush, limit=_BATCH)
+        self._batcher: Batcher[Sequence[Envelope], None] = Batcher(self._flush, limit=_BATCH)
         self._lock = asyncio.Lock()
         self._stack = AsyncExitStack()
         self.is_open = False
@@ -107,61 +102,59 @@ class Client:
                 await self._stack.aclose()
 
     async def send(self, calls: Sequence[Call]) -> None:
-        """Publish *calls*; durable once this returns.
+        """Publish *calls*; durable once this returns. Layers around publishing run here, in the context of the caller.
 
         Raises:
             PayloadTooLargeError: one is larger than the limit; none of these calls was sent.
             CapabilityError: one is to start later, and the broker cannot hold messages back.
         """
-        outgoing = self._outgoing
-        drafts = [_Draft(call, encode(call.message, call.arguments, limit=outgoing.max_bytes)) for call in calls]
-        self._check(drafts)
-        if len(drafts) <= _ENVELOPES:
-            await self._batcher.add(drafts)
-            return
-        parts = [drafts[start : start + _ENVELOPES] for start in range(0, len(drafts), _ENVELOPES)]
-        await asyncio.gather(*(self._batcher.add(part) for part in parts))
+        limit = self._outgoing.max_bytes
+        if self._outgoing.layers:
+            await self._through_layers(calls)
+        else:
+            await self._hand_over(
+                [call.message for call in calls], [encode(call.message, call.arguments, limit=limit) for call in calls]
+            )
 
-    def _check(self, drafts: Sequence[_Draft]) -> None:
+    async def _through_layers(self, calls: Sequence[Call]) -> None:
+        originals = {call.message.id: call for call in calls}
+
+        async def innermost(messages: Sequence[TaskMessage]) -> None:
+            await self._hand_over(messages, [self._encode(message, originals.get(message.id)) for message in messages])
+
+        await compose_publish(self._outgoing.layers, innermost)([call.message for call in calls])
+
+    def _encode(self, message: TaskMessage, original: Call | None) -> Envelope:
+        """The envelope of a message that a layer may have replaced; its arguments are written again only if they changed."""
+        is_same_call = (
+            original is not None and message.args is original.message.args and message.kwargs is original.message.kwargs
+        )
+        arguments = original.arguments if is_same_call and original else self._outgoing.rewrite(message)
+        return encode(message, arguments, limit=self._outgoing.max_bytes)
+
+    async def _hand_over(self, messages: Sequence[TaskMessage], envelopes: Sequence[Envelope]) -> None:
+        self._check(messages, envelopes)
+        parts = [envelopes[start : start + _ENVELOPES] for start in range(0, len(envelopes), _ENVELOPES)]
+        if len(parts) == 1:
+            await self._batcher.add(parts[0])
+        else:
+            await asyncio.gather(*(self._batcher.add(part) for part in parts))
+        self._tell(messages)
+
+    def _check(self, messages: Sequence[TaskMessage], envelopes: Sequence[Envelope]) -> None:
         capabilities, broker = self.connection.broker.capabilities, self.connection.broker
-        if not capabilities.delayed and any(draft.envelope.due for draft in drafts):
+        if not capabilities.delayed and any(envelope.due for envelope in envelopes):
             hint = "send without countdown and eta, or choose another broker"
             raise CapabilityError("delayed messages", broker.address, hint)
         limit = capabilities.max_message_bytes
         if limit is not None:
-            for draft in drafts:
-                if len(draft.envelope.body) > limit:
-                    what = f"the message for task {draft.call.message.name!r}"
-                    raise PayloadTooLargeError(what, len(draft.envelope.body), limit)
+            for message, envelope in zip(messages, envelopes, strict=True):
+                if len(envelope.body) > limit:
+                    raise PayloadTooLargeError(f"the message for task {message.name!r}", len(envelope.body), limit)
 
-    async def _flush(self, groups: list[Sequence[_Draft]]) -> list[None]:
-        drafts = [draft for group in groups for draft in group]
-        if self._outgoing.layers:
-            await self._through_layers(drafts)
-        else:
-            await self._publish([draft.envelope for draft in drafts])
-            self._tell([draft.call.message for draft in drafts])
+    async def _flush(self, groups: list[Sequence[Envelope]]) -> list[None]:
+        await self._publish([envelope for group in groups for envelope in group])
         return [None] * len(groups)
-
-    async def _through_layers(self, drafts: Sequence[_Draft]) -> None:
-        originals = {draft.call.message.id: draft for draft in drafts}
-
-        async def innermost(messages: Sequence[TaskMessage]) -> None:
-            await self._publish([self._envelope(message, originals.get(message.id)) for message in messages])
-            self._tell(messages)
-
-        await compose_publish(self._outgoing.layers, innermost)([draft.call.message for draft in drafts])
-
-    def _envelope(self, message: TaskMessage, original: _Draft | None) -> Envelope:
-        if original is not None and message is original.call.message:
-            return original.envelope
-        is_same_call = (
-            original is not None
-            and message.args is original.call.message.args
-            and message.kwargs is original.call.message.kwargs
-        )
-        arguments = original.call.arguments if is_same_call and original else self._outgoing.rewrite(message)
-        return encode(message, arguments, limit=self._outgoing.max_bytes)
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
         for start in range(0, len(envelopes), _ENVELOPES):

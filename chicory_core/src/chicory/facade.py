@@ -11,7 +11,7 @@ from chicory.broker import QueueBrowser
 from chicory.errors import CapabilityError, EncodingError
 from chicory.heartbeat import forget_workers
 from chicory.message import DEFAULT_QUEUE
-from chicory.options import check_priority, check_queue
+from chicory.options import check_id, check_priority, check_queue
 from chicory.record import read_result
 from chicory.task import Call
 
@@ -77,8 +77,11 @@ class AppBroker:
         """
         if queue is not None:
             message = replace(message, queue=queue)
+        check_id(message.id)
         check_queue(message.queue)
         check_priority(message.priority)
+        if message.eta is not None and message.eta.tzinfo is None:
+            raise ValueError(f"eta must be an aware datetime, and {message.eta!r} has no time zone: add tzinfo=UTC")
         if message.enqueued_at is None:
             message = replace(message, enqueued_at=self._host.clock.now())
         await self._host.send((Call(message=message, arguments=self._host.arguments_of(message)),))

@@ -23,6 +23,7 @@ __all__ = ["NO_OPTIONS", "CallOptions", "TaskOptions", "message_for", "options_f
 
 _NAME = re.compile(r"[A-Za-z0-9_.:<>-]{1,200}")
 _QUEUE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
+_ID = re.compile(r"[^\s\x00-\x1f\x7f]{1,200}")
 _PRIORITIES = range(10)
 _EXECUTIONS = ("async", "thread", "process")
 
@@ -61,6 +62,8 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
+        if self.task_id is not None:
+            check_id(self.task_id)
         if self.queue is not None:
             check_queue(self.queue)
         if self.priority is not None:
@@ -163,6 +166,12 @@ def check_queue(queue: str) -> None:
     """Raise ``ValueError`` unless *queue* can be the name of a queue on every broker."""
     if not _QUEUE.fullmatch(queue):
         raise ValueError(f"a queue name has 1 to 100 letters, digits, and . _ : -, which {queue!r} is not")
+
+
+def check_id(task_id: str) -> None:
+    """Raise ``ValueError`` unless *task_id* can be the id of a message on every broker."""
+    if not _ID.fullmatch(task_id):
+        raise ValueError(f"a task id has 1 to 200 printable characters without spaces, which {task_id!r} has not")
 
 
 def check_priority(priority: int) -> None:

@@ -70,6 +70,11 @@ class Outbox:
         await self._settlements.drain()
         await self._records.drain()
 
+    def abort(self) -> None:
+        """Give up what has not been answered: it comes again when its lease ends."""
+        self._settlements.abort()
+        self._records.abort()
+
     # --- notes (see ``execution.Notes``) ---------------------------------------------------------
 
     def started(self, attempt: Attempt) -> None:
@@ -89,8 +94,12 @@ class Outbox:
     async def give_up_first(self, attempt: Attempt) -> bool:
         result = started_record(attempt, holds=True) if self._backend is not None else None
         self.waiting += 1
-        answer = await self._settlements.add(Settlement(delivery=attempt.delivery, result=result))
-        return answer is Settled.DONE
+        answer = self._settlements.add(Settlement(delivery=attempt.delivery, result=result))
+        try:
+            return await asyncio.shield(answer) is Settled.DONE
+        except asyncio.CancelledError:
+            attempt.settled = await answer is Settled.DONE  # on its way already: whoever cancels must know how it went
+            raise
 
     def record(self, record: ResultRecord) -> None:
         """Store what an at-most-once task came to: its delivery is settled already."""

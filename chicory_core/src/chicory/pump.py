@@ -118,7 +118,6 @@ class Pump:
         self._suspect_runs = False
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
-        self._is_full = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._defect: asyncio.Future[None] | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -140,13 +139,12 @@ class Pump:
                 self._receiver = group.create_task(self._receive_for_ever(), name="receiver")
                 await self._defect
         finally:
-            for running in self._running.values():
-                running.runner.cancel()
+            for running in list(self._running.values()):
+                self._cancel(running, "shutdown")
 
     def make_room(self) -> None:
         """The outbox has room again."""
-        if self._is_full:
-            self._start()
+        self._fill()
 
     # --- stopping ----------------------------------------------------------------------------------
 
@@ -252,8 +250,7 @@ class Pump:
         """Start what waits, as far as there are slots."""
         if self._is_draining or self._loop is None:
             return
-        self._is_full = self._is_congested()
-        while len(self._running) < self._config.concurrency and not self._is_full:
+        while len(self._running) < self._config.concurrency and not self._is_congested():
             if self._suspects and not self._suspect_runs:
                 delivery = self._suspects.popleft()
                 self._suspect_runs = True
@@ -288,6 +285,9 @@ class Pump:
         self._pace.count()
         if not self._running:
             self._idle.set()
+        self._fill()
+
+    def _fill(self) -> None:
         if self._waiting or self._suspects:
             self._start()
         else:
@@ -325,10 +325,10 @@ class Pump:
         if reason == "lease_lost":
             self._leases.release(delivery.receipt)
             self._watch.lease_lost(delivery.envelope.id)
-        elif attempt is not None and attempt.settled:
+        elif attempt is not None and attempt.settled and (reason or running.runner.cancelling()):
             # It ran at most once, and was stopped: it must not start again, and nobody else can say how it ended.
             self._settle(attempt, failed(WorkerLost(attempt.worker_id), final=True))
-        elif reason == "shutdown" or attempt is None:
+        elif attempt is not None and reason is None and not running.runner.cancelling():
+            self._settle(attempt, failed(error))  # nobody cancelled it: the task's own code raised that
+        else:
             self._outbox.settle(hand_back(delivery))
-        else:  # the task cancelled itself
-            self._settle(attempt, failed(error))

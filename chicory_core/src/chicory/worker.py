@@ -102,7 +102,8 @@ class Worker:
     async def run(self, *, on_ready: Callable[[], object] | None = None) -> None:
         """Work until SIGTERM, SIGINT or `stop`, then drain: a second signal skips the wait, a third ends the process.
 
-        *on_ready* is called once it works. Raises whatever made the worker fail; returns after a drain.
+        *on_ready* is called once it works. Raises whatever made the worker fail; returns after a drain. Cancelling it puts
+        back what runs, without waiting.
         """
         with draining_on_signals(self.request_stop, self.hurry):
             await self.start()
@@ -110,8 +111,9 @@ class Worker:
                 on_ready()
             try:
                 await self._ended()
-            finally:
-                await self.stop()
+            except asyncio.CancelledError:
+                await self.stop(timeout=0)  # whoever cancels does not want to wait for what runs
+                raise
 
     async def start(self) -> None:
         """Connect, and work in the background. Safe to repeat while it runs.
@@ -224,6 +226,7 @@ class Worker:
                 on_lost=self._lose,
                 on_room=self._make_room,
             )
+            stack.callback(outbox.abort)
             self._pump = pump = self._build_pump(connection, outbox, leases, threads)
             self._began()
             stack.push_async_callback(self._say_stopped, connection)

@@ -40,13 +40,12 @@ def command(app: str, workers: int | None, lifeline: int | None, **options: Any)
         plugins=options["plugins"], broker=options["broker"], backend=options["backend"], worker=_settings(options)
     )
     loaded = load_app(app, launch)
-    from chicory.launch import launching
     from chicory.logs import configure_logs
     from chicory.worker import Worker
 
-    with launching(launch):
-        worker = Worker(loaded)
-    configure_logs(worker.config.log_level, worker.config.log_format)
+    config = loaded.config.worker.override(launch.worker)
+    configure_logs(config.log_level, config.log_format)
+    worker = Worker(loaded, config)
     _run(_work(loaded, worker, lifeline))
 
 

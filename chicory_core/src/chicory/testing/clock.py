@@ -35,6 +35,10 @@ class _FakeTimer:
     def cancel(self) -> None:
         self.is_cancelled = True
 
+    def fire(self) -> None:
+        if not self.is_cancelled:
+            self.callback()
+
 
 @final
 class FakeClock:
@@ -55,8 +59,11 @@ class FakeClock:
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> _FakeTimer:
         timer = _FakeTimer(asyncio.get_running_loop(), callback)
+        if seconds <= 0:
+            timer.loop.call_soon(timer.fire)
+            return timer
         with self._lock:
-            heapq.heappush(self._timers, (self._elapsed + max(0.0, seconds), next(self._numbers), timer))
+            heapq.heappush(self._timers, (self._elapsed + seconds, next(self._numbers), timer))
         return timer
 
     async def sleep(self, seconds: float) -> None:
@@ -76,9 +83,9 @@ class FakeClock:
         await self.settle()
         while (timer := self._next(target)) is not None:
             if timer.loop is asyncio.get_running_loop():
-                timer.callback()
+                timer.fire()
             elif not timer.loop.is_closed():
-                timer.loop.call_soon_threadsafe(timer.callback)
+                timer.loop.call_soon_threadsafe(timer.fire)
             await self.settle()
         self._elapsed = target
         await self.settle()
@@ -89,7 +96,8 @@ class FakeClock:
             loops = {timer.loop for _, _, timer in self._timers if not timer.is_cancelled}
         for loop in loops - {asyncio.get_running_loop()}:
             if loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_turns(), loop))
+                others = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_turns(), loop))
+                await asyncio.wait([others], timeout=1)  # a loop that is being closed never answers
         await _turns()
 
     def _next(self, target: float) -> _FakeTimer | None:

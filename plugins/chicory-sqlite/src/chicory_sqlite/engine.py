@@ -134,7 +134,9 @@ class Engine:
         self._inbox: deque[_Request] = deque()
         self._is_parked = False
         self._is_closing = False
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
         self._receives: list[_Receive] = []
         self._waits: dict[str, list[_Wait]] = defaultdict(list)
         self._looked_at_waits = self._looked_at_receives = 0.0
@@ -283,6 +285,8 @@ class Engine:
             if self._connection.in_transaction:
                 execute("ROLLBACK")
             self._tables.forget()
+            for receive in (*receives, *self._receives):
+                receive.result = None
             raise
         self._receives = [r for r in self._receives if r not in woken]
         return claiming

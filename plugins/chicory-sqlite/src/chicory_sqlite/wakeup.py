@@ -36,7 +36,7 @@ class Doorbell:
     def __init__(self, database: Path) -> None:
         self._folder = database.with_name(f"{database.name}.wake")
         self._fd = -1
-        self._own: dict[str, socket.socket] = {}
+        self._own: dict[str, tuple[str, socket.socket]] = {}
         self._sender: socket.socket | None = None
         self._listed: tuple[int, tuple[str, ...]] = (0, ())
         self.patience = _IMPATIENT
@@ -50,14 +50,14 @@ class Doorbell:
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
             return
         self._fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sender = _datagram_socket()
         self.patience = _PATIENT
 
     def close(self) -> None:
-        for name, own in self._own.items():
+        for name, own in self._own.values():
             own.close()
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(name.partition("/")[2], dir_fd=self._fd)
+                os.unlink(name, dir_fd=self._fd)
         self._own.clear()
         if self._sender is not None:
             self._sender.close()
@@ -67,18 +67,19 @@ class Doorbell:
 
     def listen(self, kind: str) -> socket.socket | None:
         """The socket that is rung for *kind*, made when first asked for; None where there can be none."""
-        known = next((own for name, own in self._own.items() if name.startswith(kind)), None)
-        if known is not None or self._fd < 0:
-            return known
+        if kind in self._own:
+            return self._own[kind][1]
+        if self._fd < 0:
+            return None
         name = f"{kind}-{os.getpid()}-{os.urandom(4).hex()}"
-        own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        own = _datagram_socket()
         try:
             own.bind(self._path(name))
         except OSError:  # a path longer than the 107 bytes that such an address may have, where there is no /proc
             own.close()
             self.patience = _IMPATIENT
             return None
-        self._own[f"{kind}/{name}"] = own
+        self._own[kind] = (name, own)
         return own
 
     def heard(self, kind: str) -> set[str]:
@@ -93,20 +94,20 @@ class Doorbell:
         return words
 
     def ring(self, kind: str, words: Iterable[str]) -> None:
-        """Tell every process that listens for *kind*. Whom it does not reach finds out when its patience ends."""
+        """Tell every other process that listens for *kind*. Whom it does not reach finds out when its patience ends."""
         if self._sender is None:
             return
-        names = [name for name in self._names() if name.startswith(kind)]
+        mine = self._own[kind][0] if kind in self._own else None
+        names = [name for name in self._names() if name.startswith(kind) and name != mine]
         if not names:
             return
         for data in _packed(words):
             for name in names:
-                self._send(data, name)
+                self._send(self._sender, data, name)
 
-    def _send(self, data: bytes, name: str) -> None:
-        assert self._sender is not None, "ring() has looked"  # noqa: S101
+    def _send(self, sender: socket.socket, data: bytes, name: str) -> None:
         try:
-            self._sender.sendto(data, self._path(name))
+            sender.sendto(data, self._path(name))
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:  # its process is gone, and left the file behind
                 with contextlib.suppress(FileNotFoundError):
@@ -123,6 +124,12 @@ class Doorbell:
     def _path(self, name: str) -> str:
         # By the descriptor of the directory the address is short however deep the file lies.
         return f"/proc/self/fd/{self._fd}/{name}" if sys.platform == "linux" else str(self._folder / name)
+
+
+def _datagram_socket() -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made.setblocking(False)
+    return made
 
 
 def _packed(words: Iterable[str]) -> Iterator[bytes]:

@@ -201,10 +201,16 @@ async def test_suspects_run_one_at_a_time_and_hold_nobody_up(app, store, work, c
         await deliver_in_vain(store, clock, times=2)
         async with work(app, concurrency=4):
             assert await (await innocent.delay()) == "ran"
+            for _ in range(10):
+                await clock.advance(0.5)
+            assert together == 1
             gate.set()
+            for _ in range(10):
+                await clock.advance(0.5)
             await asyncio.gather(*suspects)
 
-    assert most == 1
+        assert most == 1
+        assert {(await s.info()).retries for s in suspects} == {0}
 
 
 async def test_unknown_fields_survive_retry_and_hops_never_repeat(app, work, clock, store):

@@ -34,6 +34,7 @@ from chicory.middleware import (
     current_attempt,
     failed,
 )
+from chicory.suspects import deliveries_so_far
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
@@ -151,7 +152,8 @@ class Execution:
 
     async def admit(self, attempt: Attempt, proceed: Next) -> Outcome:
         """Refuse what was delivered too often, or too late."""
-        count, limit = attempt.delivery.delivery_count, self._config.max_deliveries
+        headers = attempt.message.headers if attempt.message else {}
+        count, limit = deliveries_so_far(attempt.delivery, headers), self._config.max_deliveries
         if count > limit:
             return Outcome(
                 error=DeliveryLimitError(count, limit), final=True, decision=Decision.REJECT, reason="delivery_limit"

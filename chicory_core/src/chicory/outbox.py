@@ -65,6 +65,11 @@ class Outbox:
         self.waiting += 1
         self._settlements.put(settlement)
 
+    async def settled(self, settlements: Sequence[Settlement]) -> None:
+        """End deliveries, and return when each has taken effect, or never can."""
+        self.waiting += len(settlements)
+        await asyncio.gather(*(self._settlements.add(settlement) for settlement in settlements))
+
     async def drain(self) -> None:
         """Return when everything has been answered."""
         await self._settlements.drain()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar, final
 
@@ -14,6 +15,7 @@ from chicory.clock import within
 from chicory.errors import BackendError, BrokerError, LeaseLost, WorkerLost
 from chicory.message import Settlement
 from chicory.middleware import failed
+from chicory.suspects import choose, is_suspect, put_back
 from chicory.verdict import hand_back, record_of, settlement
 
 if TYPE_CHECKING:
@@ -36,11 +38,11 @@ __all__ = ["Pump", "Watch"]
 
 T = TypeVar("T")
 
-SUSPECT = 3
-"""From its third delivery on a message runs beside no other such message: one of them may be what kills workers."""
 _RECEIVE_WAIT = 5.0
 _PACE_WINDOW = 0.1
 _OUTBOX_FACTOR = 4
+_SUSPECT_STEP = 0.1
+"""Seconds from one suspect that is put back to the next: they come again one by one."""
 _CANCEL_WAIT = 2.0
 """Seconds that cancelled tasks get to react; those that swallow it are left to the end of the process."""
 
@@ -114,8 +116,7 @@ class Pump:
         self._pace = Pace(clock)
         self._running: dict[str, _Running] = {}
         self._waiting: deque[Delivery] = deque()
-        self._suspects: deque[Delivery] = deque()
-        self._suspect_runs = False
+        self._suspect: str | None = None
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -157,10 +158,9 @@ class Pump:
         if self._receiver is not None:
             self._receiver.cancel()
             await asyncio.wait([self._receiver])
-        for delivery in (*self._waiting, *self._suspects):
+        for delivery in self._waiting:
             self._outbox.settle(hand_back(delivery))
         self._waiting.clear()
-        self._suspects.clear()
         await self._until_idle(seconds, hurry)
         for running in list(self._running.values()):
             self._cancel(running, "shutdown")
@@ -180,9 +180,8 @@ class Pump:
         if (running := self._running.get(delivery.receipt)) is not None:
             self._cancel(running, "lease_lost")
             return
-        for line in (self._waiting, self._suspects):
-            if delivery in line:
-                line.remove(delivery)
+        if delivery in self._waiting:
+            self._waiting.remove(delivery)
         self._watch.lease_lost(delivery.envelope.id)
 
     def _cancel(self, running: _Running, reason: str) -> None:
@@ -200,6 +199,7 @@ class Pump:
                 self._leases.hold(delivery)
             try:
                 finished = await self._persist(partial(self._joined.finished, deliveries))
+                deliveries = await self._put_back_suspects(deliveries)
             except asyncio.CancelledError:
                 for delivery in deliveries:
                     self._outbox.settle(hand_back(delivery))
@@ -225,7 +225,7 @@ class Pump:
         """How many deliveries to ask for, once there is room for one: the free slots, and as many more as soon will be."""
         while True:
             self._room.clear()
-            held = len(self._running) + len(self._waiting) + len(self._suspects)
+            held = len(self._running) + len(self._waiting)
             wanted = self._config.concurrency + min(self._config.prefetch, self._pace.recent()) - held
             if wanted > 0 and not self._is_congested():
                 return wanted
@@ -238,11 +238,23 @@ class Pump:
         for delivery in deliveries:
             if delivery.receipt in finished:
                 self._outbox.settle(Settlement(delivery=delivery))  # its task has ended: only the message was left
-            elif delivery.delivery_count >= SUSPECT:
-                self._suspects.append(delivery)
             else:
                 self._waiting.append(delivery)
         self._start()
+
+    async def _put_back_suspects(self, deliveries: list[Delivery]) -> list[Delivery]:
+        """Keep at most one suspect in this process; returns once the others are safely back with the broker."""
+        if not self._broker.capabilities.delayed:
+            return deliveries  # put back without delay they would come again at once
+        kept, others = choose(deliveries, may_keep=self._suspect is None)
+        if others:
+            now = self._clock.now()
+            step = _SUSPECT_STEP if self._suspect is None else _SUSPECT_STEP * 10
+            await self._outbox.settled([put_back(d, now + timedelta(seconds=step * n)) for n, d in enumerate(others, start=1)])
+        suspect = next((d for d in kept if is_suspect(d)), None)
+        if suspect is not None:
+            self._suspect = suspect.receipt
+        return kept
 
     # --- running -----------------------------------------------------------------------------------
 
@@ -251,13 +263,9 @@ class Pump:
         if self._is_draining or self._loop is None:
             return
         while len(self._running) < self._config.concurrency and not self._is_congested():
-            if self._suspects and not self._suspect_runs:
-                delivery = self._suspects.popleft()
-                self._suspect_runs = True
-            elif self._waiting:
-                delivery = self._waiting.popleft()
-            else:
+            if not self._waiting:
                 break
+            delivery = self._waiting.popleft()
             # Not in a TaskGroup: its bookkeeping costs an eighth of a small task; `_run_one` lets nothing escape.
             self._running[delivery.receipt] = _Running(self._loop.create_task(self._run_one(delivery)))
             self._idle.clear()
@@ -280,15 +288,15 @@ class Pump:
 
     def _free(self, delivery: Delivery) -> None:
         del self._running[delivery.receipt]
-        if delivery.delivery_count >= SUSPECT:
-            self._suspect_runs = False
+        if self._suspect == delivery.receipt:
+            self._suspect = None
         self._pace.count()
         if not self._running:
             self._idle.set()
         self._fill()
 
     def _fill(self) -> None:
-        if self._waiting or self._suspects:
+        if self._waiting:
             self._start()
         else:
             self._room.set()

@@ -12,6 +12,7 @@ from chicory.codec import revise
 from chicory.message import ResultRecord, Settlement, TaskState
 from chicory.middleware import Attempt, Decision, Outcome
 from chicory.record import ResultDocument, pack
+from chicory.suspects import DELIVERED_BEFORE
 
 if TYPE_CHECKING:
     from chicory.message import Delivery, Envelope
@@ -106,14 +107,19 @@ def _state(outcome: Outcome) -> TaskState:
 def _follow_up(attempt: Attempt, outcome: Outcome, now: datetime) -> Envelope | None:
     envelope, message = attempt.delivery.envelope, attempt.message
     eta = now + timedelta(seconds=outcome.delay) if outcome.delay > 0 else None
+    changes = dict(outcome.changes)
+    if message is not None and DELIVERED_BEFORE in message.headers:
+        # It can be settled, so it is no suspect any more.
+        headers = changes.get("headers", message.headers)
+        changes["headers"] = {name: value for name, value in headers.items() if name != DELIVERED_BEFORE}
     if outcome.decision is Decision.DEFER:
-        return revise(envelope, eta=eta, **outcome.changes)
+        return revise(envelope, eta=eta, **changes)
     if outcome.decision is not Decision.RETRY:
         return None
     retries = message.retries if message else 0
     first = message.first_failure_at if message else None
     kind = describe(outcome.error)[0] if outcome.error is not None else None
-    return revise(envelope, eta=eta, retries=retries + 1, first_failure_at=first or now, last_error=kind, **outcome.changes)
+    return revise(envelope, eta=eta, retries=retries + 1, first_failure_at=first or now, last_error=kind, **changes)
 
 
 def _document(attempt: Attempt, outcome: Outcome, *, now: datetime, ignored: bool) -> ResultDocument:

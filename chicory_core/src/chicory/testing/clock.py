@@ -11,6 +11,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
+from weakref import WeakSet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,6 +50,7 @@ class FakeClock:
         self._elapsed = 0.0
         self._timers: list[tuple[float, int, _FakeTimer]] = []
         self._numbers = itertools.count()
+        self._loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
         self._lock = threading.Lock()
 
     def now(self) -> datetime:
@@ -63,6 +65,7 @@ class FakeClock:
             timer.loop.call_soon(timer.fire)
             return timer
         with self._lock:
+            self._loops.add(timer.loop)
             heapq.heappush(self._timers, (self._elapsed + seconds, next(self._numbers), timer))
         return timer
 
@@ -93,11 +96,11 @@ class FakeClock:
     async def settle(self) -> None:
         """Let everything run that waits for no time, on every loop that uses this clock."""
         with self._lock:
-            loops = {timer.loop for _, _, timer in self._timers if not timer.is_cancelled}
-        for loop in loops - {asyncio.get_running_loop()}:
+            others = [loop for loop in self._loops if loop is not asyncio.get_running_loop()]
+        for loop in others:
             if loop.is_running():
-                others = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_turns(), loop))
-                await asyncio.wait([others], timeout=1)  # a loop that is being closed never answers
+                turned = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(_turns(), loop))
+                await asyncio.wait([turned], timeout=1)  # a loop that is being closed never answers
         await _turns()
 
     def _next(self, target: float) -> _FakeTimer | None:

@@ -56,6 +56,7 @@ class LeaseKeeper:
         self._on_lost = on_lost
         self._held: dict[str, _Held] = {}
         self._shortest = 30.0
+        self._started = asyncio.Event()
         self._log = get_logger("lease")
 
     def hold(self, delivery: Delivery) -> None:
@@ -84,6 +85,10 @@ class LeaseKeeper:
             group.create_task(self._renew_for_ever(twin), name="lease-renewal")
             group.create_task(self._fence_for_ever(), name="lease-fence")
 
+    async def started(self) -> None:
+        """Return once `keep` has tried to renew for the first time; on the same loop as that."""
+        await self._started.wait()
+
     async def _renew_for_ever(self, twin: Callable[[], Broker]) -> None:
         backoff = Backoff(self._clock, self._rng, first=self._shortest / 60, longest=self._shortest / 12)
         while True:
@@ -92,10 +97,12 @@ class LeaseKeeper:
                     while True:
                         await self._renew(broker, list(self._held))
                         backoff.reset()
+                        self._started.set()
                         await self._clock.sleep(self._shortest / RENEWALS)
             except BrokerError as error:
                 if backoff.tries == 0:
                     self._log.warning("lease_renewal_failed", error_type=type(error).__qualname__, held=len(self._held))
+                self._started.set()
                 await backoff.pause()
 
     async def _renew(self, broker: Broker, receipts: Sequence[str]) -> None:

@@ -231,7 +231,7 @@ class Worker:
             self._began()
             stack.push_async_callback(self._say_stopped, connection)
             await self._beat(connection)
-            keeper = self._keep_alive(leases, stack)
+            keeper = await self._keep_alive(leases, stack)
             ready.set_result(None)
             await self._until_drained(pump, keeper, connection)
             await self._settle_rest(outbox)
@@ -277,12 +277,14 @@ class Worker:
             watch=self._tally,
         )
 
-    def _keep_alive(self, leases: LeaseKeeper, stack: AsyncExitStack) -> Future[None]:
+    async def _keep_alive(self, leases: LeaseKeeper, stack: AsyncExitStack) -> Future[None]:
         """Renew leases and beat from a thread of its own, until the stack is left."""
         thread = LoopThread("chicory-lease")
         thread.start()
         stack.callback(thread.stop)
-        return thread.submit(self._keep(leases))
+        keeper = thread.submit(self._keep(leases))
+        await asyncio.wrap_future(thread.submit(leases.started()))
+        return keeper
 
     async def _keep(self, leases: LeaseKeeper) -> None:
         async with asyncio.TaskGroup() as group:

@@ -32,7 +32,6 @@ from chicory.verdict import Keeping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
     from datetime import datetime
     from types import TracebackType
 
@@ -277,13 +276,14 @@ class Worker:
             watch=self._tally,
         )
 
-    async def _keep_alive(self, leases: LeaseKeeper, stack: AsyncExitStack) -> Future[None]:
+    async def _keep_alive(self, leases: LeaseKeeper, stack: AsyncExitStack) -> asyncio.Future[None]:
         """Renew leases and beat from a thread of its own, until the stack is left."""
         thread = LoopThread("chicory-lease")
         thread.start()
         stack.callback(thread.stop)
-        keeper = thread.submit(self._keep(leases))
-        await asyncio.wrap_future(thread.submit(leases.started()))
+        keeper = asyncio.wrap_future(thread.submit(self._keep(leases)))
+        started = asyncio.wrap_future(thread.submit(leases.started()))
+        await asyncio.wait([started, keeper], return_when=asyncio.FIRST_COMPLETED)
         return keeper
 
     async def _keep(self, leases: LeaseKeeper) -> None:
@@ -300,7 +300,7 @@ class Worker:
                 )
                 group.create_task(beating, name="heartbeat")
 
-    async def _until_drained(self, pump: Pump, keeper: Future[None], connection: Connection) -> None:
+    async def _until_drained(self, pump: Pump, keeper: asyncio.Future[None], connection: Connection) -> None:
         """Work until told to stop, then drain. A part that ends by itself is a defect, and ends the worker."""
         async with asyncio.TaskGroup() as group:
             parts = [
@@ -315,8 +315,8 @@ class Worker:
             for part in parts:
                 part.cancel()
 
-    async def _watch_keeper(self, keeper: Future[None]) -> None:
-        await asyncio.wrap_future(keeper)
+    async def _watch_keeper(self, keeper: asyncio.Future[None]) -> None:
+        await keeper
 
     async def _clean_for_ever(self, connection: Connection) -> None:
         while True:

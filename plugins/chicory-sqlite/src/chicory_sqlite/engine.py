@@ -12,6 +12,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
@@ -188,15 +189,19 @@ class Engine:
             self._bell = Doorbell(self.file.path)
             self._bell.open()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is for those who wait to have it opened
-            self._close_pipe()
             self.opened.set_exception(error)
+            self._close_pipe()
             return
         self._tables = Tables(self._connection, self.file.clock)
         self.opened.set_result(None)
         while not self._is_closing or self._inbox:
             self._park()
-            self._check_clock()
-            self._serve()
+            requests = [self._inbox.popleft() for _ in range(len(self._inbox))]
+            try:
+                self._check_clock()
+                self._serve(requests)
+            except Exception as error:  # noqa: BLE001 - this thread must live: whoever asked gets to know
+                self._fail_all([*requests, *self._receives], self._translated(error))
         for receive in self._receives:
             receive.result = []
         self._answer(self._receives)
@@ -234,8 +239,7 @@ class Engine:
         moments = [min(r.deadline, r.change) - monotonic for r in self._receives]
         return max(0.0, min([self._bell.patience, *moments])) * 1000 + 0.5
 
-    def _serve(self) -> None:
-        requests = [self._inbox.popleft() for _ in range(len(self._inbox))]
+    def _serve(self, requests: Sequence[_Request]) -> None:
         plain = [r for r in requests if type(r) is _Request]
         writes, reads = [r for r in plain if r.is_write], [r for r in plain if not r.is_write]
         candidates = [r for r in requests if isinstance(r, _Receive)] + self._unpark_receives()
@@ -293,9 +297,22 @@ class Engine:
 
     def _read(self, request: _Request) -> None:
         try:
-            request.result = request.operation(self._tables)
+            request.result = self._patiently(lambda: request.operation(self._tables))
         except Exception as error:  # noqa: BLE001 - for whoever asked
             request.error = self._translated(error)
+
+    def _patiently(self, read: Callable[[], T]) -> T:
+        """Read outside of a transaction. Another process may lock readers out for a moment while it recovers the log."""
+        found: list[T] = []
+        when_free(lambda: found.append(read()), str(self.file.path), self.file.lock_seconds)
+        return found[0]
+
+    def _fail_all(self, requests: Sequence[_Request], error: Exception) -> None:
+        """Something went wrong that no single request is to blame for."""
+        self._receives = []
+        for request in requests:
+            request.error = error
+        self._answer(requests)
 
     def _fail(self, requests: Sequence[_Request], error: Exception) -> None:
         for request in requests:
@@ -331,7 +348,7 @@ class Engine:
         worth: list[_Receive] = []
         idle: list[_Receive] = []
         for receive in candidates:
-            has_work, seconds = self._tables.messages.look(receive.queues)
+            has_work, seconds = self._patiently(partial(self._tables.messages.look, receive.queues))
             receive.change = self.file.clock.monotonic() + seconds
             (worth if has_work else idle).append(receive)
         if candidates:
@@ -378,8 +395,9 @@ class Engine:
 
     def _look_at_waits(self, ids: set[str]) -> None:
         try:
-            records = {record.id: record for record in self._tables.records.fetch(list(ids))}
-        except sqlite3.Error as error:
+            found = self._patiently(lambda: self._tables.records.fetch(list(ids)))
+            records = {record.id: record for record in found}
+        except (sqlite3.Error, BrokerConnectionError) as error:
             for task_id in ids:
                 self._end_waits(task_id, None, self._translated(error))
             return
@@ -495,9 +513,10 @@ async def release(engine: Engine) -> None:
             _engines[engine.file.path] = (engine, users - 1)
             return
         del _engines[engine.file.path]
+    if engine.opened.done() and engine.opened.exception() is not None:
+        return  # it never was open, and its thread has ended
     engine.close()
-    if not engine.opened.cancelled() and engine.opened.exception() is None:
-        await asyncio.wrap_future(engine.closed)
+    await asyncio.wrap_future(engine.closed)
 
 
 def _after_fork() -> None:

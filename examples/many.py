@@ -1,0 +1,60 @@
+"""A thousand calls on two worker processes: sent together, collected as they come.
+
+Run it::
+
+    python examples/many.py
+
+What appears (``<...>`` stands for what varies)::
+
+    1000 calls sent in <seconds> s
+    the first result came while <many> others were not ready
+    sum of all squares: 332833500, from 2 processes
+
+The worker is the command ``chicory worker``; its ``--broker`` beats what the code below says.
+"""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from chicory import AsyncResult, Chicory
+
+folder = TemporaryDirectory()
+app = Chicory(broker=f"sqlite:///{folder.name}/chicory.db")
+
+
+@app.task
+def square(n: int) -> tuple[int, int]:
+    time.sleep(0.005)  # stands for work
+    return os.getpid(), n * n
+
+
+async def collect(results: list[AsyncResult[tuple[int, int]]]) -> None:
+    waiting = [asyncio.ensure_future(result.get(timeout=30)) for result in results]
+    values = []
+    for first_come in asyncio.as_completed(waiting):
+        values.append(await first_come)
+        if len(values) == 1:
+            print(f"the first result came while {sum(not future.done() for future in waiting)} others were not ready")
+    print(f"sum of all squares: {sum(n for _, n in values)}, from {len({pid for pid, _ in values})} processes")
+
+
+async def main() -> None:
+    script = Path(__file__)
+    command = [sys.executable, "-m", "chicory", "worker", f"{script.stem}:app", "--workers", "2"]
+    with subprocess.Popen([*command, "--broker", app.broker.address, "--log-level", "error"], cwd=script.parent) as worker:
+        async with app:
+            start = time.perf_counter()
+            results = await square.delay_many([(n,) for n in range(1000)])
+            print(f"1000 calls sent in {time.perf_counter() - start:.2f} s")
+            await collect(results)
+        worker.terminate()
+
+
+if __name__ == "__main__":
+    with folder:
+        asyncio.run(main())

@@ -29,7 +29,7 @@ app = Chicory(broker=f"sqlite:///{folder.name}/chicory.db")
 
 @app.task
 def square(n: int) -> tuple[int, int]:
-    time.sleep(0.005)  # stands for work
+    time.sleep(0.01)  # stands for work
     return os.getpid(), n * n
 
 
@@ -44,17 +44,16 @@ async def collect(results: list[AsyncResult[tuple[int, int]]]) -> None:
 
 
 async def main() -> None:
-    script = Path(__file__)
-    command = [sys.executable, "-m", "chicory", "worker", f"{script.stem}:app", "--workers", "2"]
-    with subprocess.Popen([*command, "--broker", app.broker.address, "--log-level", "error"], cwd=script.parent) as worker:
-        async with app:
-            start = time.perf_counter()
-            results = await square.delay_many([(n,) for n in range(1000)])
-            print(f"1000 calls sent in {time.perf_counter() - start:.2f} s")
-            await collect(results)
-        worker.terminate()
+    async with app:
+        start = time.perf_counter()
+        results = await square.delay_many([(n,) for n in range(1000)])
+        print(f"1000 calls sent in {time.perf_counter() - start:.2f} s")
+        await collect(results)
 
 
 if __name__ == "__main__":
-    with folder:
+    options = ["--workers", "2", "--broker", app.broker.address, "--log-level", "error"]
+    command = [sys.executable, "-m", "chicory", "worker", "many:app", *options]
+    with folder, subprocess.Popen(command, cwd=Path(__file__).parent) as worker:  # noqa: S603 - our own command
         asyncio.run(main())
+        worker.terminate()

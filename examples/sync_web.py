@@ -50,8 +50,9 @@ def visit(path: str, query: str) -> None:
 
 
 if __name__ == "__main__":
-    command = [sys.executable, "-m", "chicory", "worker", "sync_web:tasks", "--broker", tasks.broker.address]
-    with folder, subprocess.Popen([*command, "--log-level", "error"], cwd=Path(__file__).parent) as worker:
+    options = ["--broker", tasks.broker.address, "--log-level", "error"]
+    command = [sys.executable, "-m", "chicory", "worker", "sync_web:tasks", *options]
+    with folder, subprocess.Popen(command, cwd=Path(__file__).parent) as worker:  # noqa: S603 - our own command
         visit("/resize", "width=400")
         visit("/result", "id=order-400")
         worker.terminate()

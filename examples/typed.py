@@ -17,9 +17,8 @@ import asyncio
 from datetime import date, timedelta
 from decimal import Decimal
 
-from pydantic import BaseModel, PositiveInt
-
 from chicory import Chicory, ValidationError, Worker
+from pydantic import BaseModel, PositiveInt
 
 
 class Order(BaseModel):

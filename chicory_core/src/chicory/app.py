@@ -400,7 +400,7 @@ def _configure(config: ChicoryConfig | None, **arguments: object) -> ChicoryConf
         settings = settings.model_copy(update=given)
         _ = settings.broker.url, settings.backend.url
     except pydantic.ValidationError as error:
-        raise ConfigurationError(f"settings: {readable(error, model=ChicoryConfig)}") from error
+        raise ConfigurationError(f"settings: {readable(error)}") from error
     except ValueError as error:
         raise ConfigurationError(str(error)) from error
     return settings

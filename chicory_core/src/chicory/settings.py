@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PyprojectTomlCon
 from chicory.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from pydantic_settings import PydanticBaseSettingsSource
 
@@ -113,15 +113,21 @@ class BackendSection(PluginSettings):
     """Seconds for which a result is kept after its task has ended; None: as ``ChicoryConfig.result_ttl`` says."""
 
 
-def readable(error: pydantic.ValidationError, *, model: type[BaseSettings] | None = None) -> str:
-    """A pydantic error in one line, without the offending values; with *model*, naming its environment variables."""
-    prefix = str(model.model_config.get("env_prefix", "")) if model else ""
+def readable(error: pydantic.ValidationError) -> str:
+    """A pydantic error about settings in one line: naming their variables, without the offending values."""
+    prefix = next((str(m.model_config.get("env_prefix", "")) for m in _models(PluginSettings) if m.__name__ == error.title), "")
     parts = []
     for problem in error.errors(include_input=False, include_url=False, include_context=False):
         place = ".".join(str(step) for step in problem["loc"])
         where = f"{place} ({prefix}{place.upper()})" if prefix and place else place
         parts.append(f"{where}: {problem['msg'].lower()}" if where else problem["msg"])
     return "; ".join(parts)
+
+
+def _models(model: type[PluginSettings]) -> Iterator[type[PluginSettings]]:
+    yield model
+    for derived in model.__subclasses__():
+        yield from _models(derived)
 
 
 def variables_of(model: type[BaseSettings]) -> set[str]:

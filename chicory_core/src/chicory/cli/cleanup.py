@@ -26,4 +26,8 @@ def command(app: str, plugins: tuple[str, ...], broker: str | None, backend: str
             return workers, consumers
 
     workers, consumers = asyncio.run(clean())
-    click.echo(f"{workers} workers and {consumers} consumers forgotten")
+    click.echo(f"{_count(workers, 'worker')} and {_count(consumers, 'consumer')} forgotten")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

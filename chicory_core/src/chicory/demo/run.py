@@ -41,7 +41,7 @@ def source_files(folder: Path | None) -> list[Path]:
     Raises:
         ConfigurationError: there is none.
     """
-    root = folder or Path(sysconfig.get_paths()["stdlib"])
+    root = (folder or Path(sysconfig.get_paths()["stdlib"])).resolve()
     files = sorted(p for p in root.rglob("*.py") if "site-packages" not in p.relative_to(root).parts and p.is_file())
     if not files:
         raise ConfigurationError(f"no Python file below {str(root)!r}: name another folder")

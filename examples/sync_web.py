@@ -1,4 +1,4 @@
-"""Calling from code without event loop: a WSGI view, as in Flask or Django, and a worker process behind it.
+"""Calling from code without event loop, as a view of Flask or Django does: ``delay_sync`` and ``get_sync``.
 
 Run it::
 
@@ -10,22 +10,22 @@ What appears::
     202 Accepted: order-400 is PENDING
     GET /result?id=order-400
     200 OK: 400x300
-
-``delay_sync`` and ``get_sync`` block the calling thread and no other; on a thread with a running event loop they raise.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 from urllib.parse import parse_qs
 
 from chicory import AsyncResult, Chicory
 
-folder = TemporaryDirectory()
-tasks = Chicory(broker=f"sqlite:///{folder.name}/chicory.db")
+if __name__ == "__main__":
+    folder = TemporaryDirectory()
+    os.environ["CHICORY_BROKER_URL"] = f"sqlite:///{folder.name}/chicory.db"  # for this process and its worker
+tasks = Chicory()
 
 
 @tasks.task
@@ -33,7 +33,7 @@ def resize(width: int) -> str:
     return f"{width}x{width * 3 // 4}"
 
 
-def web(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
+def web(environ: dict[str, str], start_response: Callable[..., object]) -> Iterable[bytes]:
     query = {name: values[0] for name, values in parse_qs(environ["QUERY_STRING"]).items()}
     if environ["PATH_INFO"] == "/resize":
         result = resize.options(task_id=f"order-{query['width']}").delay_sync(int(query["width"]))
@@ -50,9 +50,10 @@ def visit(path: str, query: str) -> None:
 
 
 if __name__ == "__main__":
-    options = ["--broker", tasks.broker.address, "--log-level", "error"]
-    command = [sys.executable, "-m", "chicory", "worker", "sync_web:tasks", *options]
+    command = [sys.executable, "-m", "chicory", "worker", "sync_web:tasks", "--log-level", "error"]
     with folder, subprocess.Popen(command, cwd=Path(__file__).parent) as worker:  # noqa: S603 - our own command
-        visit("/resize", "width=400")
-        visit("/result", "id=order-400")
-        worker.terminate()
+        try:
+            visit("/resize", "width=400")
+            visit("/result", "id=order-400")
+        finally:
+            worker.terminate()

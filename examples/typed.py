@@ -17,8 +17,9 @@ import asyncio
 from datetime import date, timedelta
 from decimal import Decimal
 
-from chicory import Chicory, ValidationError, Worker
 from pydantic import BaseModel, PositiveInt
+
+from chicory import Chicory, ValidationError, Worker
 
 
 class Order(BaseModel):

@@ -38,7 +38,18 @@ async def test_a_failed_task_gives_its_error_and_exit_code_one(project, start_wo
 
 
 async def test_workers_are_listed_while_they_live(project, start_workers):
-    arguments = ["--queue", "mail", "--queue", "default", "--concurrency", "3", "--heartbeat-interval", "0.3", "--heartbeat-ttl", "1"]
+    arguments = [
+        "--queue",
+        "mail",
+        "--queue",
+        "default",
+        "--concurrency",
+        "3",
+        "--heartbeat-interval",
+        "0.3",
+        "--heartbeat-ttl",
+        "1",
+    ]
     async with project.app() as app:
         (worker,) = (await start_workers(app, 1, *arguments)).values()
         await app.send_task("tasks.note", [30.0], queue="mail")
@@ -58,7 +69,9 @@ async def test_workers_are_listed_while_they_live(project, start_workers):
 
 
 async def _cleanup(project):
-    done = await asyncio.to_thread(project.run, "cleanup", "tasks:app", "--stale-seconds", "0", CHICORY_WORKER_QUEUE="mail,default")
+    done = await asyncio.to_thread(
+        project.run, "cleanup", "tasks:app", "--stale-seconds", "0", CHICORY_WORKER_QUEUE="mail,default"
+    )
     return done.stdout if not done.stdout.startswith("0 workers") else None
 
 
@@ -96,14 +109,18 @@ def test_the_pipeline_shows_the_composed_order(project):
 
 
 async def test_a_broker_given_on_the_command_line_beats_the_apps_own(project, start_workers):
-    (project.folder / "tasks.py").write_text((project.folder / "tasks.py").read_text().replace("Chicory()", "Chicory(broker='memory')"))
+    (project.folder / "tasks.py").write_text(
+        (project.folder / "tasks.py").read_text().replace("Chicory()", "Chicory(broker='memory')")
+    )
     async with project.app() as app:
         await start_workers(app, 1, "--broker", f"sqlite:///{project.database}")
         assert await (await app.send_task("tasks.add", [1, 2])).get(timeout=10) == 3
 
 
 async def test_a_plugin_asked_for_brings_its_broker(project, start_workers):
-    (project.folder / "tasks.py").write_text((project.folder / "tasks.py").read_text().replace("Chicory()", "Chicory(broker='memory')"))
+    (project.folder / "tasks.py").write_text(
+        (project.folder / "tasks.py").read_text().replace("Chicory()", "Chicory(broker='memory')")
+    )
     async with project.app() as app:
         await start_workers(app, 1, "--plugin", "sqlite")
         assert await (await app.send_task("tasks.add", [1, 2])).get(timeout=10) == 3

@@ -80,7 +80,9 @@ async def test_sigterm_finishes_what_runs_and_hands_back_the_rest(project, start
         assert set(starts.values()) == {1}, "nothing ran twice"
         assert {(await r.info()).delivery_count for r in running + waiting} == {1}
         assert {(await r.info()).retries for r in running + waiting} == {0}
-        assert {pid for task_id, pid, _ in project.ledger("end") if task_id in {r.task_id for r in running}} == {str(leaving.pid)}
+        assert {pid for task_id, pid, _ in project.ledger("end") if task_id in {r.task_id for r in running}} == {
+            str(leaving.pid)
+        }
 
 
 async def test_what_does_not_finish_in_time_runs_elsewhere_without_a_retry_counted(project, start_workers):

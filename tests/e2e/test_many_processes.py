@@ -35,7 +35,9 @@ async def test_eight_processes_share_one_file(project, start_workers):
         workers = await start_workers(app, 4, "--concurrency", "8")
 
         producers = [
-            subprocess.Popen([sys.executable, "producer.py"], cwd=project.folder, env=project.environment(), stderr=subprocess.PIPE)
+            subprocess.Popen(
+                [sys.executable, "producer.py"], cwd=project.folder, env=project.environment(), stderr=subprocess.PIPE
+            )
             for _ in range(4)
         ]
         project.processes += producers
@@ -62,7 +64,9 @@ async def test_a_supervisor_keeps_its_workers_alive(project):
         assert await (await app.send_task("tasks.add", [1, 2])).get(timeout=10) == 3
         supervisor.send_signal(signal.SIGTERM)
         assert await ended(supervisor) == 0
-        assert await app.backend.get_active_workers() == [] or min(first) in {w.pid for w in await app.backend.get_active_workers()}
+        assert await app.backend.get_active_workers() == [] or min(first) in {
+            w.pid for w in await app.backend.get_active_workers()
+        }
 
 
 async def _pids(app, count):

@@ -27,6 +27,7 @@ ROWS = [
     ["hookspecs"],
     ["plugin"],
     ["plugins"],
+    ["memory_store"],
     ["memory"],
     ["builtin", "choice"],
     ["client"],

@@ -11,7 +11,9 @@ from chicory.testing import an_envelope
 
 
 @pytest.mark.parametrize(
-    ("queue", "dead"), [("default", "default.dlq"), ("mail.high", "mail.high.dlq"), ("a.dlq", "a.dlq.dlq")], ids=["plain", "dotted", "its own"]
+    ("queue", "dead"),
+    [("default", "default.dlq"), ("mail.high", "mail.high.dlq"), ("a.dlq", "a.dlq.dlq")],
+    ids=["plain", "dotted", "its own"],
 )
 def test_dead_letters_lie_in_a_queue_named_after_theirs(queue, dead):
     assert dead_letter_queue(queue) == dead

@@ -133,7 +133,9 @@ def test_an_object_beats_the_config_object():
 
 
 @pytest.mark.parametrize("by", ["command line", "environment", "config object"])
-@pytest.mark.parametrize("argument", ["blue", "blue://argument", MemoryBroker(), UNSET], ids=["name", "url", "object", "nothing"])
+@pytest.mark.parametrize(
+    "argument", ["blue", "blue://argument", MemoryBroker(), UNSET], ids=["name", "url", "object", "nothing"]
+)
 def test_the_one_broker_of_a_plugin_asked_for_by_name_beats_the_argument(by, argument, monkeypatch):
     if by == "environment":
         monkeypatch.setenv("CHICORY_PLUGINS", "red")
@@ -214,7 +216,9 @@ def test_a_broker_that_nobody_offers_says_what_to_do(argument, text):
     assert str(missing.value) == text
 
 
-@pytest.mark.parametrize("argument", [42, object(), MemoryBackend(), MemoryBroker], ids=["number", "object", "backend", "class"])
+@pytest.mark.parametrize(
+    "argument", [42, object(), MemoryBackend(), MemoryBroker], ids=["number", "object", "backend", "class"]
+)
 def test_a_broker_of_another_kind_is_refused(argument):
     name = type(argument).__name__
 
@@ -290,7 +294,9 @@ def test_a_backend_object_beats_the_config_object():
 
 
 @pytest.mark.parametrize(
-    "launch", [Launch(), Launch(plugins=("red",)), Launch(broker="red")], ids=["nothing else", "plugin", "broker on the command line"]
+    "launch",
+    [Launch(), Launch(plugins=("red",)), Launch(broker="red")],
+    ids=["nothing else", "plugin", "broker on the command line"],
 )
 def test_no_backend_said_explicitly_stays_none(launch, monkeypatch):
     monkeypatch.setenv("CHICORY_BACKEND_URL", "blue://env")

@@ -139,7 +139,9 @@ def test_the_limit_is_half_a_mebibyte():
 def test_a_document_of_another_version_is_refused(version):
     envelope = with_unknown_fields(chicory=version)
 
-    with pytest.raises(MessageDecodeError, match=f"its version is {version}, and this chicory reads 1: update the workers first"):
+    with pytest.raises(
+        MessageDecodeError, match=f"its version is {version}, and this chicory reads 1: update the workers first"
+    ):
         read(envelope)
 
 
@@ -310,7 +312,11 @@ def test_numbers_and_texts_survive_a_follow_up_to_the_letter():
     assert read(follow_up).argument_bytes().data == data
 
 
-@pytest.mark.parametrize("body", [b"", b"\xff\x00", b"[1]", b"null", b'{"a":', b"[" * 50_000], ids=["empty", "binary", "list", "null", "cut off", "nested"])
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\xff\x00", b"[1]", b"null", b'{"a":', b"[" * 50_000],
+    ids=["empty", "binary", "list", "null", "cut off", "nested"],
+)
 def test_a_body_that_cannot_be_read_passes_unchanged(body):
     envelope = Envelope(id="m1", queue="default", body=body, hop=4)
 

@@ -190,7 +190,14 @@ def test_the_addresses_have_their_variables(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["CHICORY_BROKER_URL", "CHICORY_BACKEND_URL", "CHICORY_PLUGINS", "CHICORY_WORKER_QUEUE", "CHICORY_APP", "CHICORY_DISABLE_PLUGIN_AUTOLOAD"],
+    [
+        "CHICORY_BROKER_URL",
+        "CHICORY_BACKEND_URL",
+        "CHICORY_PLUGINS",
+        "CHICORY_WORKER_QUEUE",
+        "CHICORY_APP",
+        "CHICORY_DISABLE_PLUGIN_AUTOLOAD",
+    ],
 )
 def test_every_variable_of_the_core_is_known(name):
     assert name in known_variables([])
@@ -429,6 +436,8 @@ def test_a_name_that_is_no_section_is_missing_as_usual():
         from chicory.config import nonsense  # noqa: F401
 
 
-@pytest.mark.parametrize(("name", "hint"), [("nats", "chicory-nats"), ("dlq", "chicory-dlq"), ("kafka", None)], ids=["ours", "ours too", "not ours"])
+@pytest.mark.parametrize(
+    ("name", "hint"), [("nats", "chicory-nats"), ("dlq", "chicory-dlq"), ("kafka", None)], ids=["ours", "ours too", "not ours"]
+)
 def test_we_know_what_to_install_for_plugins_of_ours(name, hint):
     assert install_hint(name) == hint

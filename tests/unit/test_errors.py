@@ -29,8 +29,7 @@ TABLE = [
     (
         PluginBrokenError,
         {"name": "nats", "distribution": "chicory-nats", "cause": "ImportError: no nats"},
-        "plugin 'nats' (chicory-nats) cannot be loaded: ImportError: no nats; "
-        "repair it, or block it with --plugin no:nats",
+        "plugin 'nats' (chicory-nats) cannot be loaded: ImportError: no nats; repair it, or block it with --plugin no:nats",
     ),
     (
         PluginConflictError,
@@ -121,8 +120,7 @@ TABLE = [
     (
         DeliveryLimitError,
         {"delivery_count": 6, "limit": 5},
-        "delivered 5 times and never settled (limit 5): "
-        "each time its worker died or stalled, most likely because of this task",
+        "delivered 5 times and never settled (limit 5): each time its worker died or stalled, most likely because of this task",
     ),
     (LeaseLost, {"message_id": "m1"}, "the lease of message 'm1' was lost; what this try did is not kept"),
     (
@@ -163,7 +161,9 @@ def test_the_facts_of_an_error_are_attributes(kind, facts, text):
     assert {name: getattr(error, name) for name in facts} == facts
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))], ids=["copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))], ids=["copy", "deepcopy", "pickle"]
+)
 @every_error
 def test_an_error_survives_being_copied(kind, facts, text, duplicate):
     error = kind(*facts.values())
@@ -199,7 +199,9 @@ def test_every_public_error_is_on_this_page():
 
 def test_every_error_stands_in_the_tree_of_the_docstring_below_its_parent():
     drawn = [line for line in errors.__doc__.splitlines() if line.strip("│├└─ ")]
-    places = {line.strip("│├└─ ").split()[0]: (number, len(line) - len(line.lstrip("│├└─ "))) for number, line in enumerate(drawn)}
+    places = {
+        line.strip("│├└─ ").split()[0]: (number, len(line) - len(line.lstrip("│├└─ "))) for number, line in enumerate(drawn)
+    }
     kinds = [getattr(errors, name) for name in errors.__all__ if inspect.isclass(getattr(errors, name))]
 
     for kind in kinds:
@@ -232,7 +234,10 @@ def test_errors_with_a_builtin_cousin_are_caught_as_that_too(kind, builtin):
         (PluginNotFoundError("broker", "memoy", ("memory", "sqlite")), "the broker 'memoy': did you mean 'memory'?"),
         (PluginNotFoundError("broker", "kafka", ("memory", "sqlite")), "the broker 'kafka': installed are memory, sqlite"),
         (PluginNotFoundError("component", "Locks", ()), "the component 'Locks': installed are none"),
-        (TaskNotFoundError("pay", ("add",)), "task 'pay' is not registered here (1 are): import its module before the worker starts"),
+        (
+            TaskNotFoundError("pay", ("add",)),
+            "task 'pay' is not registered here (1 are): import its module before the worker starts",
+        ),
         (RetryError(2.5), "retry asked for, in 2.5 s"),
         (RetryError(None, "OSError: gone"), "retry asked for, as its policy says: OSError: gone"),
         (RetryError(0, "OSError: gone"), "retry asked for, in 0 s: OSError: gone"),

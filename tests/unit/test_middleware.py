@@ -131,7 +131,10 @@ async def test_publish_layers_see_the_whole_batch_and_may_change_it():
     async def drop_first(messages, proceed):
         await proceed(messages[1:])
 
-    layers = [PublishMiddleware(stage=1, name="double", layer=double), PublishMiddleware(stage=2, name="drop", layer=drop_first)]
+    layers = [
+        PublishMiddleware(stage=1, name="double", layer=double),
+        PublishMiddleware(stage=2, name="drop", layer=drop_first),
+    ]
 
     await compose_publish(layers, innermost)([TaskMessage(name="a"), TaskMessage(name="b")])
 

@@ -235,7 +235,14 @@ def test_what_fits_every_broker_passes(check, value):
 
 @pytest.mark.parametrize(
     ("check", "value"),
-    [(check_queue, "q" * 101), (check_queue, "a/b"), (check_queue, "a\n"), (check_id, "x" * 201), (check_id, "a\n"), (check_id, "a\x00")],
+    [
+        (check_queue, "q" * 101),
+        (check_queue, "a/b"),
+        (check_queue, "a\n"),
+        (check_id, "x" * 201),
+        (check_id, "a\n"),
+        (check_id, "a\x00"),
+    ],
     ids=["long queue", "slash", "queue with a line", "long id", "id with a line", "id with a zero"],
 )
 def test_what_does_not_fit_every_broker_is_refused(check, value):

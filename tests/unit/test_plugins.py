@@ -111,7 +111,11 @@ def test_a_plugin_that_was_asked_for_and_is_missing_says_what_to_do(name, hint):
 
 
 BROKEN = {
-    "import error": ("import a_library_that_is_not_there", (), "ModuleNotFoundError: No module named 'a_library_that_is_not_there'"),
+    "import error": (
+        "import a_library_that_is_not_there",
+        (),
+        "ModuleNotFoundError: No module named 'a_library_that_is_not_there'",
+    ),
     "any error": ("raise ValueError('no good')", (), "ValueError: no good"),
     "error of many lines": ("raise ValueError('first line\\nsecond line')", (), "ValueError: first line"),
     "error without text": ("raise RuntimeError", (), "RuntimeError"),
@@ -171,7 +175,9 @@ def test_a_broken_plugin_that_is_merely_installed_is_a_warning(source, requires,
     assert (info.state, cause in info.reason) == ("broken", True)
 
 
-@pytest.mark.parametrize("second", ["def chicory_task_registered(nonsense): ...", "def chicory_zzz(): return []"], ids=["arguments", "no hook"])
+@pytest.mark.parametrize(
+    "second", ["def chicory_task_registered(nonsense): ...", "def chicory_zzz(): return []"], ids=["arguments", "no hook"]
+)
 def test_a_broken_plugin_contributes_nothing(second, site):
     site.install("bad", offering("bad") + f"\n    @hookimpl\n    {second}\n")
 
@@ -190,7 +196,13 @@ def test_a_broken_plugin_contributes_nothing(second, site):
         ("", ("chicory-core>=99; python_version < '3'",)),
         ("chicory_version = (1, 0)", ()),
     ],
-    ids=["states its api", "its requirement is met", "requirement of an extra", "requirement of another python", "a name of its own"],
+    ids=[
+        "states its api",
+        "its requirement is met",
+        "requirement of an extra",
+        "requirement of another python",
+        "a name of its own",
+    ],
 )
 def test_a_plugin_that_fits_is_active(source, requires, site):
     site.install("good", source, requires=requires)
@@ -401,7 +413,9 @@ def test_the_scheme_of_a_loaded_plugin_needs_no_entry_point(site):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "install"), [("redis", "chicory-redis"), ("rediss", "chicory-redis"), ("unix", "chicory-redis"), ("tls", "chicory-nats")], ids=str
+    ("scheme", "install"),
+    [("redis", "chicory-redis"), ("rediss", "chicory-redis"), ("unix", "chicory-redis"), ("tls", "chicory-nats")],
+    ids=str,
 )
 def test_a_scheme_of_ours_that_is_missing_says_what_to_install(scheme, install):
     with pytest.raises(PluginNotFoundError, match=f"the URL scheme '{scheme}': run `pip install {install}`"):

@@ -55,9 +55,7 @@ async def test_on_a_thread_with_a_running_loop_it_says_what_to_write():
     with pytest.raises(SyncCallError) as refused:
         call(thread_name())
 
-    assert str(refused.value) == (
-        "get_sync() would block the event loop that runs on this thread: use `await result.get()`"
-    )
+    assert str(refused.value) == ("get_sync() would block the event loop that runs on this thread: use `await result.get()`")
 
 
 async def test_a_refused_call_leaves_no_coroutine_behind():

@@ -115,7 +115,11 @@ def test_fields_from_the_future_do_no_harm():
     assert read_result(a_record(body=body), never).task == "add"
 
 
-@pytest.mark.parametrize("body", [b"[]", b"\xff", b'{"retries":"x"}', b'{"packed":"!"}', b'{"a":'], ids=["list", "binary", "type", "base64", "cut off"])
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"\xff", b'{"retries":"x"}', b'{"packed":"!"}', b'{"a":'],
+    ids=["list", "binary", "type", "base64", "cut off"],
+)
 def test_what_is_no_document_is_refused_by_its_id(body):
     record = a_record(id="m1", body=body)
 

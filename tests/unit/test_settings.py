@@ -191,7 +191,9 @@ def test_variables_that_are_known_or_not_ours_pass(environ):
 
 
 @pytest.mark.parametrize(
-    "content", [b"\xff\xfe", b"# CHICORY_NOTHING=1\n", b"CHICORY_NOTHING\n", b"OTHER=CHICORY_NOTHING=1\n"], ids=["binary", "comment", "no value", "in a value"]
+    "content",
+    [b"\xff\xfe", b"# CHICORY_NOTHING=1\n", b"CHICORY_NOTHING\n", b"OTHER=CHICORY_NOTHING=1\n"],
+    ids=["binary", "comment", "no value", "in a value"],
 )
 def test_an_env_file_without_variables_of_ours_passes(content, no_settings):
     (no_settings / ".env").write_bytes(content)

@@ -4,7 +4,7 @@ import enum
 import inspect
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 import pydantic_core
 import pytest
@@ -151,8 +151,28 @@ def test_every_misfit_is_listed():
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"[]", b"null", b"{}", b'{"args":[]}', b'{"args":{},"kwargs":{}}', b'{"args":[],"kwargs":[]}', b"\xff", b'{"args":[NaN'],
-    ids=["empty", "list", "null", "no fields", "no kwargs", "args of another type", "kwargs of another type", "binary", "cut off"],
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"args":[]}',
+        b'{"args":{},"kwargs":{}}',
+        b'{"args":[],"kwargs":[]}',
+        b"\xff",
+        b'{"args":[NaN',
+    ],
+    ids=[
+        "empty",
+        "list",
+        "null",
+        "no fields",
+        "no kwargs",
+        "args of another type",
+        "kwargs of another type",
+        "binary",
+        "cut off",
+    ],
 )
 @pytest.mark.parametrize("check", [True, False], ids=["checked", "unchecked"])
 def test_bytes_that_are_no_call_are_refused(data, check):
@@ -217,7 +237,7 @@ class Colour(enum.Enum):
         (bool | None, lambda secret: secret),
         (Annotated[str, Field(pattern="^[0-9]+$")], lambda secret: secret),
         (Annotated[str, Field(max_length=3)], lambda secret: secret),
-        (Annotated[Union[Cat, Dog], Field(discriminator="kind")], lambda secret: {"kind": secret}),
+        (Annotated[Cat | Dog, Field(discriminator="kind")], lambda secret: {"kind": secret}),
         (dict[int, int], lambda secret: {secret: 1}),
     ],
     ids=["number", "list", "model", "literal", "enum", "union", "pattern", "length", "discriminated union", "key"],

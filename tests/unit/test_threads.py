@@ -42,7 +42,9 @@ async def test_its_result_arrives_on_the_loop_that_asked(pool):
     assert arrived_on == [threading.current_thread()]
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "error", [KeyError("x"), SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=lambda e: type(e).__name__
+)
 async def test_its_exception_arrives_whatever_it_is(pool, error):
     def fail():
         raise error
@@ -142,6 +144,24 @@ async def test_a_stuck_thread_that_was_given_up_is_replaced():
     await eventually(lambda: not pool.abandoned)
     assert await pool.submit(lambda: "after") == "after"
     pool.close()
+
+
+async def test_the_replacement_goes_on_while_the_other_is_stuck():
+    pool = ThreadPool(1)
+    release = threading.Event()
+    stuck = pool.submit(lambda: release.wait(10))
+    stuck.cancel()
+    pool.abandon(stuck)
+    await asyncio.wait_for(pool.submit(lambda: None), 5)
+
+    later = pool.submit(lambda: "later")
+
+    try:
+        await eventually(later.done, within=1)
+        assert later.result() == "later"
+    finally:
+        release.set()
+        pool.close()
 
 
 async def test_after_a_replacement_the_pool_has_its_size_again():

@@ -6,7 +6,7 @@ import pytest
 
 from chicory import Chicory, TaskState, Worker, WorkerConfig
 from chicory.errors import BackendConnectionError, BrokerConnectionError, BrokerFullError
-from chicory.memory import MemoryBackend, MemoryBroker, MemoryStore
+from chicory.memory import MemoryBackend, MemoryBroker
 from chicory.testing import eventually, receive_one
 
 
@@ -78,7 +78,7 @@ def apart(clock, store, trouble):
     for part in (broker, backend):
         twin = part.twin
 
-        def joinless(twin=twin):  # noqa
+        def joinless(twin=twin):
             made = twin()
             made.join = lambda _broker: None
             return made

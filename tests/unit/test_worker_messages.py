@@ -1,13 +1,14 @@
 """What a worker makes of messages that are late, unreadable, unknown, or came too often."""
 
 import asyncio
+
 import msgspec
 import pytest
 
 from chicory import DeliveryMode, RetryPolicy, TaskContext, TaskFailedError, TaskMessage, TaskState, Worker, WorkerConfig
 from chicory.memory import MemoryBroker
 from chicory.plugin import new_id
-from chicory.testing import an_envelope, eventually, receive_one
+from chicory.testing import an_envelope, eventually
 
 
 async def failure_of(result):
@@ -86,7 +87,10 @@ async def test_unreadable_messages_fail_and_stop_nobody(app, work):
     async def ok(n: int) -> int:
         return n
 
-    broken = [an_envelope(body=body) for body in (b"", b"\xff\x00", b"[]", b'{"chicory": 1', b'{"chicory": 99, "id": "x", "task": "ok"}')]
+    broken = [
+        an_envelope(body=body)
+        for body in (b"", b"\xff\x00", b"[]", b'{"chicory": 1', b'{"chicory": 99, "id": "x", "task": "ok"}')
+    ]
     async with work(app) as worker:
         good = []
         for number, envelope in enumerate(broken):

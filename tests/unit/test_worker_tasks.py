@@ -195,7 +195,9 @@ async def test_a_task_may_fail_for_good(app, work):
     assert (error.error_type, error.error, len(runs)) == ("LookupError", "no such order", 1)
 
 
-@pytest.mark.parametrize("leaving", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "leaving", [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()], ids=lambda e: type(e).__name__
+)
 async def test_a_task_that_wants_to_end_the_process_only_fails(app, work, leaving):
     @app.task
     async def leave() -> None:

@@ -24,13 +24,12 @@ from chicory.errors import (
     CapabilityError,
     ConfigurationError,
     PluginNotFoundError,
-    TaskDefinitionError,
-    nearest,
 )
 from chicory.facade import AppBackend, AppBroker
 from chicory.launch import current_launch
 from chicory.message import DEFAULT_QUEUE, DeliveryMode, ValidationMode
 from chicory.middleware import in_order
+from chicory.offers import plugin_options
 from chicory.options import CallOptions, TaskOptions, message_for, options_for
 from chicory.plugins import Plugins
 from chicory.result import AsyncResult
@@ -149,12 +148,12 @@ class Chicory:
 
     def _register(self, function: Callable[..., Any], given: Mapping[str, Any], names: Mapping[str, Any]) -> Task[..., Any]:
         known = {key: value for key, value in given.items() if key in _TASK_OPTIONS}
-        extra = self._extra_options(function, {key: value for key, value in given.items() if key not in _TASK_OPTIONS})
+        extra = {key: value for key, value in given.items() if key not in _TASK_OPTIONS}
         defaults = TaskOptions(
             name="?",
             delivery_mode=self.config.delivery_mode,
             validation_mode=self.config.validation_mode,
-            extra=extra,
+            extra=plugin_options(function, extra, self._option_specs, _TASK_OPTIONS),
         )
         options = options_for(function, defaults, known)
         kind = AsyncTask if options.execution == "async" else SyncTask
@@ -162,18 +161,6 @@ class Chicory:
         self._registry.add(task)
         self.plugins.collect("chicory_task_registered", app=self, task=task)
         return task
-
-    def _extra_options(self, function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        for key, value in given.items():
-            spec = self._option_specs.get(key)
-            name = getattr(function, "__qualname__", repr(function))
-            if spec is None:
-                near = nearest(key, (*sorted(_TASK_OPTIONS), *self._option_specs))
-                hint = f"did you mean {near!r}?" if near else "no plugin that is loaded reads it"
-                raise TaskDefinitionError(name, f"unknown option {key!r}: {hint}")
-            if not isinstance(value, spec.type):
-                raise TaskDefinitionError(name, f"option {key!r} takes {spec.type.__name__}, not {type(value).__name__}")
-        return {**{name: spec.default for name, spec in self._option_specs.items()}, **given}
 
     @property
     def registry(self) -> TaskRegistry:

@@ -13,11 +13,12 @@ from chicory.backend import Backend
 from chicory.broker import Broker
 from chicory.clock import Clock
 from chicory.config import ChicoryConfig
+from chicory.errors import TaskDefinitionError, nearest
 from chicory.message import Event
 from chicory.serializer import Serializer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from chicory.task import Task
 
@@ -34,6 +35,7 @@ __all__ = [
     "OptionSpec",
     "Place",
     "SerializerSpec",
+    "plugin_options",
 ]
 
 T = TypeVar("T")
@@ -134,3 +136,23 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 DoctorCheck = Callable[[], Awaitable[Sequence[Finding]]]
+
+
+def plugin_options(
+    function: Callable[..., Any], given: Mapping[str, Any], specs: Mapping[str, OptionSpec], others: Collection[str]
+) -> dict[str, Any]:
+    """The options of a task that plugins read: *given*, over their defaults. *others* are the core's, for the hint.
+
+    Raises:
+        TaskDefinitionError: no plugin knows an option, or it takes another type.
+    """
+    name = getattr(function, "__qualname__", repr(function))
+    for key, value in given.items():
+        spec = specs.get(key)
+        if spec is None:
+            near = nearest(key, (*sorted(others), *specs))
+            hint = f"did you mean {near!r}?" if near else "no plugin that is loaded reads it"
+            raise TaskDefinitionError(name, f"unknown option {key!r}: {hint}")
+        if not isinstance(value, spec.type):
+            raise TaskDefinitionError(name, f"option {key!r} takes {spec.type.__name__}, not {type(value).__name__}")
+    return {**{spec.name: spec.default for spec in specs.values()}, **given}

@@ -45,9 +45,7 @@ async def test_a_receive_that_shared_a_failed_transaction_loses_nothing(broker):
 
     await broker.publish([an_envelope(id="a")])
 
-    received, _ = await asyncio.gather(
-        broker.receive(["default"], 10, 0), broker.engine.submit(fail), return_exceptions=True
-    )
+    received, _ = await asyncio.gather(broker.receive(["default"], 10, 0), broker.engine.submit(fail), return_exceptions=True)
 
     assert [(d.envelope.id, d.delivery_count) for d in received] == [("a", 1)]
     assert await broker.settle([Settlement(delivery=received[0])]) == ["done"]

@@ -200,6 +200,16 @@ class BackendSuite:
 
         assert await asyncio.wait_for(waiting, 5) is None
 
+    async def test_one_who_gives_up_leaves_the_others_waiting(self, backend: Backend) -> None:
+        record = a_record()
+        patient = asyncio.ensure_future(backend.wait(record.id, exists=False))
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(backend.wait(record.id, exists=True), 5) is None
+
+        await backend.store([record])
+
+        assert await asyncio.wait_for(patient, 5) == record
+
     async def test_waiting_can_be_cancelled(self, backend: Backend) -> None:
         record = a_record()
         waiting = asyncio.ensure_future(backend.wait(record.id, exists=False))

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from chicory_sqlite.backend import SqliteBackend
     from chicory_sqlite.broker import SqliteBroker
-    from chicory_sqlite.engine import File
     from chicory_sqlite.settings import SqliteBackendConfig, SqliteBrokerConfig
+    from chicory_sqlite.tables import File
 
 _HOME = {
-    "File": "engine",
+    "File": "tables",
     "SqliteBackend": "backend",
     "SqliteBackendConfig": "settings",
     "SqliteBroker": "broker",

@@ -6,15 +6,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, final
 
 from chicory.errors import BackendConnectionError, BrokerConnectionError, BrokerFullError
-
 from chicory_sqlite.broker import SqliteBroker
-from chicory_sqlite.engine import Engine, File, acquire, release
+from chicory_sqlite.sharing import acquire, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
     from chicory.plugin import Broker, Delivery, Envelope, ResultRecord, Settled, Settlement, WorkerStats
+    from chicory_sqlite.engine import Engine
+    from chicory_sqlite.tables import File
 
 __all__ = ["SqliteBackend", "SqliteJoined"]
 

@@ -6,15 +6,16 @@ import os
 from typing import TYPE_CHECKING, Self, final
 
 from chicory.plugin import Capabilities, QueuePage
-
-from chicory_sqlite.engine import Engine, File, acquire, release
 from chicory_sqlite.messages import DEDUP_WINDOW
+from chicory_sqlite.sharing import acquire, release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
     from chicory.plugin import Delivery, Envelope, QueuedMessage, QueueStats, Settled, Settlement
+    from chicory_sqlite.engine import Engine
+    from chicory_sqlite.tables import File
 
 __all__ = ["SqliteBroker"]
 

@@ -3,121 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import os
 import select
 import sqlite3
 import threading
 import time
-from collections import defaultdict, deque
+from collections import deque
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, TypeVar, final
 
 from chicory.errors import BrokerConnectionError, BrokerFullError, ChicoryError
-from msgspec import Struct
-
-from chicory_sqlite.messages import Messages
-from chicory_sqlite.records import Records
+from chicory_sqlite.requests import Receive, Request, Wait, answer
 from chicory_sqlite.schema import open_database, when_free
-from chicory_sqlite.shelf import Shelf
+from chicory_sqlite.tables import Tables
+from chicory_sqlite.waits import Waits
 from chicory_sqlite.wakeup import RESULTS, WORK, Doorbell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from chicory.plugin import Clock, Delivery, ResultRecord
+    from chicory.plugin import Delivery, ResultRecord
+    from chicory_sqlite.tables import File
 
-    from chicory_sqlite.settings import Durability
-
-__all__ = ["Engine", "File", "Tables", "acquire", "release"]
+__all__ = ["Engine"]
 
 T = TypeVar("T")
 
 _JUMP = 5.0
 """Seconds by which the wall clock may leave the monotonic one before it counts as having been set."""
 _HOUSEKEEPING = 1.0
-_LOOK_AT_MOST = 500
-
-
-@final
-class File(Struct, frozen=True, kw_only=True):
-    """Which file, and how to use it."""
-
-    path: Path
-    durability: Durability
-    lock_seconds: float
-    clock: Clock
-
-    @property
-    def address(self) -> str:
-        return f"sqlite:///{self.path}"
-
-
-@final
-class Tables:
-    """What an operation works on, inside a transaction on the engine's thread."""
-
-    def __init__(self, connection: sqlite3.Connection, clock: Clock) -> None:
-        self.messages = Messages(connection, clock)
-        self.records = Records(connection, clock)
-        self.shelf = Shelf(connection, self.messages)
-
-    def ended(self) -> list[str]:
-        """Ids whose record became terminal, or went, since the last `take_news`."""
-        return [*self.messages.ended, *self.records.ended]
-
-    def take_news(self) -> tuple[set[str], list[str]]:
-        """Queues in which something became ready, and ids that ended: since the last call."""
-        news = (self.messages.work, self.ended())
-        self.messages.work, self.messages.ended, self.records.ended = set(), [], []
-        return news
-
-    def forget(self) -> None:
-        """After a rollback, nothing of what was noted has happened."""
-        self.take_news()
-        self.messages.forget_known()
-
-
-class _Request:
-    """One operation asked for by some event loop."""
-
-    __slots__ = ("error", "future", "is_write", "operation", "result")
-
-    def __init__(self, operation: Callable[[Tables], Any], future: asyncio.Future[Any] | None, *, is_write: bool) -> None:
-        self.operation, self.future, self.is_write = operation, future, is_write
-        self.result: Any = None
-        self.error: Exception | None = None
-
-    @property
-    def is_abandoned(self) -> bool:
-        """Whoever asked does not wait any more."""
-        return self.future is not None and self.future.cancelled()
-
-
-class _Receive(_Request):
-    """A request for deliveries; it waits in the engine, without occupying its loop, until there are some."""
-
-    __slots__ = ("change", "deadline", "limit", "owner", "queues")
-
-    def __init__(self, queues: Sequence[str], limit: int, owner: str, deadline: float, future: asyncio.Future[Any]) -> None:
-        super().__init__(lambda tables: tables.messages.claim(queues, limit, owner), future, is_write=True)
-        self.queues = frozenset(queues)
-        self.deadline = deadline
-        self.change = 0.0
-        """When something may become ready by itself (monotonic)."""
-
-
-class _Wait(_Request):
-    """A request for the terminal record of one id."""
-
-    __slots__ = ("exists", "task_id")
-
-    def __init__(self, task_id: str, future: asyncio.Future[Any], *, exists: bool) -> None:
-        super().__init__(lambda tables: tables.records.fetch([task_id]), future, is_write=False)
-        self.task_id, self.exists = task_id, exists
 
 
 @final
@@ -132,15 +48,15 @@ class Engine:
         self.file = file
         self.opened: Future[None] = Future()
         self.closed: Future[None] = Future()
-        self._inbox: deque[_Request] = deque()
+        self._inbox: deque[Request] = deque()
         self._is_parked = False
         self._is_closing = False
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._receives: list[_Receive] = []
-        self._waits: dict[str, list[_Wait]] = defaultdict(list)
-        self._looked_at_waits = self._looked_at_receives = 0.0
+        self._receives: list[Receive] = []
+        self._waits = Waits()
+        self._looked_at_receives = 0.0
         self._kept_house = 0.0
         self._offset = self._clock_offset()
         self._thread = threading.Thread(target=self._run, name=f"chicory-sqlite-{file.path.name}", daemon=True)
@@ -151,20 +67,20 @@ class Engine:
     def submit(self, operation: Callable[[Tables], T], *, is_write: bool = True) -> asyncio.Future[T]:
         """Run *operation* on the engine's thread, in a transaction if it writes."""
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._put(_Request(operation, future, is_write=is_write))
+        self._put(Request(operation, future, is_write=is_write))
         return future
 
     def receive(self, queues: Sequence[str], limit: int, owner: str, wait: float) -> asyncio.Future[list[Delivery]]:
         """Claim for *owner*, waiting up to *wait* seconds. Cancelling the future gives back what was claimed."""
         future: asyncio.Future[list[Delivery]] = asyncio.get_running_loop().create_future()
         deadline = self.file.clock.monotonic() + wait
-        self._put(_Receive(queues, limit, owner, deadline, future))
+        self._put(Receive(queues, limit, owner, deadline, future))
         return future
 
     def wait(self, task_id: str, *, exists: bool) -> asyncio.Future[ResultRecord | None]:
         """The terminal record of *task_id*; None if there is none (any more)."""
         future: asyncio.Future[ResultRecord | None] = asyncio.get_running_loop().create_future()
-        self._put(_Wait(task_id, future, exists=exists))
+        self._put(Wait(task_id, future, exists=exists))
         return future
 
     def close(self) -> None:
@@ -172,7 +88,7 @@ class Engine:
         self._is_closing = True
         self._wake()
 
-    def _put(self, request: _Request) -> None:
+    def _put(self, request: Request) -> None:
         self._inbox.append(request)
         if self._is_parked:
             self._wake()
@@ -239,10 +155,10 @@ class Engine:
         moments = [min(r.deadline, r.change) - monotonic for r in self._receives]
         return max(0.0, min([self._bell.patience, *moments])) * 1000 + 0.5
 
-    def _serve(self, requests: Sequence[_Request]) -> None:
-        plain = [r for r in requests if type(r) is _Request]
+    def _serve(self, requests: Sequence[Request]) -> None:
+        plain = [r for r in requests if type(r) is Request]
         writes, reads = [r for r in plain if r.is_write], [r for r in plain if not r.is_write]
-        candidates = [r for r in requests if isinstance(r, _Receive)] + self._unpark_receives()
+        candidates = [r for r in requests if isinstance(r, Receive)] + self._unpark_receives()
         if not writes:
             candidates = self._with_work(candidates)
         if writes or candidates:
@@ -250,13 +166,13 @@ class Engine:
         for read in reads:
             self._read(read)
         self._answer(plain)
-        self._serve_waits([r for r in requests if isinstance(r, _Wait)])
+        self._serve_waits([r for r in requests if isinstance(r, Wait)])
         self._ring()
         self._keep_house()
 
     # --- transactions --------------------------------------------------------------------------
 
-    def _commit(self, writes: Sequence[_Request], receives: Sequence[_Receive]) -> None:
+    def _commit(self, writes: Sequence[Request], receives: Sequence[Receive]) -> None:
         """Run these in one transaction; if it fails, each in its own. What a write made ready goes to who waits for it here."""
         try:
             claiming = self._transact(writes, receives)
@@ -274,7 +190,7 @@ class Engine:
             return
         self._park_or_answer(claiming)
 
-    def _transact(self, writes: Sequence[_Request], receives: Sequence[_Receive]) -> list[_Receive]:
+    def _transact(self, writes: Sequence[Request], receives: Sequence[Receive]) -> list[Receive]:
         execute = self._connection.execute
         when_free(lambda: execute("BEGIN IMMEDIATE"), str(self.file.path), self.file.lock_seconds)
         try:
@@ -295,7 +211,7 @@ class Engine:
         self._receives = [r for r in self._receives if r not in woken]
         return claiming
 
-    def _read(self, request: _Request) -> None:
+    def _read(self, request: Request) -> None:
         try:
             request.result = self._patiently(lambda: request.operation(self._tables))
         except Exception as error:  # noqa: BLE001 - for whoever asked
@@ -307,17 +223,17 @@ class Engine:
         when_free(lambda: found.append(read()), str(self.file.path), self.file.lock_seconds)
         return found[0]
 
-    def _fail_all(self, requests: Sequence[_Request], error: Exception) -> None:
+    def _fail_all(self, requests: Sequence[Request], error: Exception) -> None:
         """Something went wrong that no single request is to blame for."""
         self._receives = []
         for request in requests:
             request.error = error
         self._answer(requests)
 
-    def _fail(self, requests: Sequence[_Request], error: Exception) -> None:
+    def _fail(self, requests: Sequence[Request], error: Exception) -> None:
         for request in requests:
             request.error = error
-        self._answer([r for r in requests if isinstance(r, _Receive)])
+        self._answer([r for r in requests if isinstance(r, Receive)])
 
     def _translated(self, error: Exception) -> Exception:
         if not isinstance(error, sqlite3.Error):
@@ -328,7 +244,7 @@ class Engine:
 
     # --- receives ------------------------------------------------------------------------------
 
-    def _unpark_receives(self) -> list[_Receive]:
+    def _unpark_receives(self) -> list[Receive]:
         """Waiting receives for which something may have become ready, or whose time is over."""
         if not self._receives:
             return []
@@ -343,10 +259,10 @@ class Engine:
         self._receives = [r for r in self._receives if r not in due]
         return due
 
-    def _with_work(self, candidates: Sequence[_Receive]) -> list[_Receive]:
+    def _with_work(self, candidates: Sequence[Receive]) -> list[Receive]:
         """Those for which a transaction is worth its lock; the others wait on, or are answered if their time is over."""
-        worth: list[_Receive] = []
-        idle: list[_Receive] = []
+        worth: list[Receive] = []
+        idle: list[Receive] = []
         for receive in candidates:
             has_work, seconds = self._patiently(partial(self._tables.messages.look, receive.queues))
             receive.change = self.file.clock.monotonic() + seconds
@@ -356,7 +272,7 @@ class Engine:
         self._park_or_answer(idle)
         return worth
 
-    def _park_or_answer(self, receives: Sequence[_Receive]) -> None:
+    def _park_or_answer(self, receives: Sequence[Receive]) -> None:
         """Answer those that got something, or whose time is over; the others wait on."""
         now = self.file.clock.monotonic()
         answered = []
@@ -369,85 +285,28 @@ class Engine:
                 self._receives.append(receive)
         self._answer(answered)
 
-    # --- waits ---------------------------------------------------------------------------------
-
-    def _serve_waits(self, new: Sequence[_Wait]) -> None:
-        for wait in new:
-            self._waits[wait.task_id].append(wait)
-        if not self._waits:
-            return
-        ids = {wait.task_id for wait in new}
-        ids |= self._waits.keys() & {*self._tables.ended(), *self._bell.heard(RESULTS)}
-        if time.monotonic() - self._looked_at_waits >= self._bell.patience:
-            self._looked_at_waits = time.monotonic()
-            ids |= self._some_waits()
-        if ids:
-            self._look_at_waits(ids)
-
-    def _some_waits(self) -> set[str]:
-        """A bounded part of those that wait, another part each time; those whose caller has gone are dropped."""
-        for task_id in [i for i, waits in self._waits.items() if all(w.is_abandoned for w in waits)]:
-            del self._waits[task_id]
-        ids = list(self._waits)[:_LOOK_AT_MOST]
-        for task_id in ids:
-            self._waits[task_id] = self._waits.pop(task_id)  # to the end of the line
-        return set(ids)
-
-    def _look_at_waits(self, ids: set[str]) -> None:
-        try:
-            found = self._patiently(lambda: self._tables.records.fetch(list(ids)))
-            records = {record.id: record for record in found}
-        except (sqlite3.Error, BrokerConnectionError) as error:
-            for task_id in ids:
-                self._end_waits(task_id, None, self._translated(error))
-            return
-        for task_id in ids:
-            record = records.get(task_id)
-            waits = self._waits[task_id]
-            if record is not None and not record.state.is_terminal:
-                for wait in waits:
-                    wait.exists = True
-            elif record is not None or any(wait.exists for wait in waits):
-                self._end_waits(task_id, record, None)
-
-    def _end_waits(self, task_id: str, record: ResultRecord | None, error: Exception | None) -> None:
-        ended = [w for w in self._waits.pop(task_id) if record is not None or error is not None or w.exists]
-        for wait in ended:
-            wait.result, wait.error = record, error
-        self._answer(ended)
-
     # --- answers and bells ---------------------------------------------------------------------
 
-    def _answer(self, requests: Iterable[_Request]) -> None:
-        """Bring results to the loops that asked, with one wake-up each."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[_Request]] = defaultdict(list)
-        for request in requests:
-            if request.future is not None:
-                by_loop[request.future.get_loop()].append(request)
-        for loop, mine in by_loop.items():
-            try:
-                loop.call_soon_threadsafe(self._deliver, mine)
-            except RuntimeError:  # that loop is closed
-                self._give_back(mine)
+    def _serve_waits(self, new: Sequence[Wait]) -> None:
+        heard = self._bell.heard(RESULTS) if self._waits else set()
+        ids = self._waits.worth_a_look(new, {*self._tables.ended(), *heard}, self._bell.patience)
+        if not ids:
+            return
+        try:
+            found = self._patiently(lambda: self._tables.records.fetch(list(ids)))
+        except (sqlite3.Error, BrokerConnectionError) as error:
+            self._answer(self._waits.fail(ids, self._translated(error)))
+        else:
+            self._answer(self._waits.settle(ids, {record.id: record for record in found}))
 
-    def _deliver(self, requests: Sequence[_Request]) -> None:
-        """On the loop that asked."""
-        gone = []
-        for request in requests:
-            assert request.future is not None, "only those with a future are answered"  # noqa: S101
-            if request.future.done():
-                gone.append(request)
-            elif request.error is not None:
-                request.future.set_exception(request.error)
-            else:
-                request.future.set_result(request.result)
-        self._give_back(gone)
+    def _answer(self, requests: Iterable[Request]) -> None:
+        answer(requests, self._give_back)
 
-    def _give_back(self, requests: Iterable[_Request]) -> None:
+    def _give_back(self, requests: Sequence[Request]) -> None:
         """What was claimed for a receive that nobody waits for any more becomes ready again, uncounted."""
-        deliveries = [d for r in requests if isinstance(r, _Receive) and r.result for d in r.result]
+        deliveries = [d for r in requests if isinstance(r, Receive) and r.result for d in r.result]
         if deliveries:
-            self._put(_Request(lambda tables: tables.messages.release(deliveries), None, is_write=True))
+            self._put(Request(lambda tables: tables.messages.release(deliveries), None, is_write=True))
 
     def _ring(self) -> None:
         """Tell other processes what the last transaction brought."""
@@ -467,7 +326,7 @@ class Engine:
         self._kept_house = started
         with contextlib.suppress(sqlite3.Error, ChicoryError):  # another time
             while self._tables.messages.has_expired() and time.monotonic() - started < _HOUSEKEEPING / 20:
-                self._transact([_Request(lambda tables: tables.messages.expire(), None, is_write=True)], [])
+                self._transact([Request(lambda tables: tables.messages.expire(), None, is_write=True)], [])
 
     def _clock_offset(self) -> float:
         return self.file.clock.now().timestamp() - self.file.clock.monotonic()
@@ -480,59 +339,4 @@ class Engine:
             self._offset += jump
             messages.reclaim_after(monotonic + messages.longest_lease())
             if jump < 0:
-                self._inbox.append(_Request(lambda tables: tables.messages.clamp_leases(), None, is_write=True))
-
-
-_engines: dict[Path, tuple[Engine, int]] = {}
-_lock = threading.Lock()
-_left_to_parent: list[object] = []
-
-
-async def acquire(file: File) -> Engine:
-    """The engine of this process for *file*, opened; every `acquire` needs a `release`.
-
-    Raises:
-        ConfigurationError, BrokerConnectionError: see ``schema.open_database``.
-    """
-    with _lock:
-        engine, users = _engines.get(file.path) or (Engine(file), 0)
-        _engines[file.path] = (engine, users + 1)
-    try:
-        await asyncio.wrap_future(engine.opened)
-    except BaseException:
-        await release(engine)
-        raise
-    return engine
-
-
-async def release(engine: Engine) -> None:
-    """Give an engine back; the last user closes it, and returns when it is closed."""
-    with _lock:
-        _, users = _engines[engine.file.path]
-        if users > 1:
-            _engines[engine.file.path] = (engine, users - 1)
-            return
-        del _engines[engine.file.path]
-    if engine.opened.done() and engine.opened.exception() is not None:
-        return  # it never was open, and its thread has ended
-    engine.close()
-    await asyncio.wrap_future(engine.closed)
-
-
-def _after_fork() -> None:
-    """A connection must not be carried over a fork, nor closed in the child: that would drop the parent's locks."""
-    global _lock  # noqa: PLW0603 - another thread of the parent may have held it
-    _lock = threading.Lock()
-    _left_to_parent.append(dict(_engines))
-    _engines.clear()
-
-
-def _at_exit() -> None:
-    for engine, _ in list(_engines.values()):
-        engine.close()
-        with contextlib.suppress(Exception):  # the process ends: nobody is left to tell
-            engine.closed.result(timeout=1)
-
-
-os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
+                self._inbox.append(Request(lambda tables: tables.messages.clamp_leases(), None, is_write=True))

@@ -14,10 +14,10 @@ from chicory.plugin import (
     Settlement,
     TaskState,
 )
-
 from chicory_sqlite.moments import moment, of_moment, span
 from chicory_sqlite.rows import chunks, fetch_rows, from_text, placeholders, to_text, values
 from chicory_sqlite.schema import DELAYED, LEASED, READY, SETTLED
+from chicory_sqlite.statements import END, EXTEND, LOOK, NOTE, OLDEST, PUBLISH, PUBLISH_RECORD
 
 if TYPE_CHECKING:
     import sqlite3
@@ -37,51 +37,6 @@ _STALE = 2
 _RAW, _DUE = 1, 2
 """Bits of ``flags``: the body is base64; the envelope named its due time."""
 _LEVELS = 9
-
-_PUBLISH = """
-INSERT INTO task (id, hop, phase, queue, rank, due, flags, body, state, record_hop, record_count, count)
-SELECT column1, column2, column3, column4, column5, column6, column7, column8, {state}, {hop}, {zero}, 0
-FROM {values} WHERE column1 IS NOT NULL
-ON CONFLICT (id) DO UPDATE SET
-  hop = excluded.hop, phase = excluded.phase, queue = excluded.queue, rank = excluded.rank, due = excluded.due,
-  flags = excluded.flags, body = excluded.body, owner = NULL, count = 0, lease = NULL, expires = NULL {record}
-WHERE excluded.hop > max(task.hop, ifnull(task.record_hop, -1)) OR (task.phase = 0 AND task.expires <= ?)
-"""
-_PUBLISH_RECORD = ", state = excluded.state, record_hop = excluded.record_hop, record_count = 0, result = NULL, holder = NULL"
-
-_SETTLE = """
-UPDATE task SET
-  phase = column4, queue = column5, rank = column6, due = column7, hop = column8, flags = column9, body = column10,
-  owner = ?, count = 0, lease = NULL, expires = column11,
-  state = CASE column12 WHEN 1 THEN column13 ELSE state END,
-  record_hop = CASE column12 WHEN 1 THEN column14 ELSE record_hop END,
-  record_count = CASE column12 WHEN 1 THEN column15 ELSE record_count END,
-  result = CASE column12 WHEN 1 THEN column16 ELSE result END,
-  result_raw = CASE column12 WHEN 1 THEN column17 ELSE result_raw END,
-  holder = CASE column12 WHEN 1 THEN column18 ELSE holder END
-FROM {values} AS given
-WHERE task.id = column1 AND task.hop = column2 AND task.count = column3 AND task.owner = ? AND task.phase = 3
-"""
-_NOTE = """
-UPDATE task SET
-  state = column4, record_hop = column2, record_count = column3, result = column5, result_raw = column6, holder = column7
-FROM {values} AS given
-WHERE task.id = column1 AND task.hop = column2 AND task.count = column3 AND task.owner = ? AND task.phase = 3
-"""
-_EXTEND = """
-UPDATE task SET lease = ? + ifnull((SELECT lease FROM queue WHERE name = task.queue), ?)
-FROM {values} AS given
-WHERE task.id = column1 AND task.hop = column2 AND task.count = column3 AND task.owner = ? AND task.phase = 3
-"""
-_LOOK = """
-SELECT EXISTS (SELECT 1 FROM task WHERE phase = 1 AND queue = ?),
-       (SELECT min(due) FROM task WHERE phase = 2 AND queue = ?), (SELECT min(lease) FROM task WHERE phase = 3 AND queue = ?)
-"""
-_OLDEST = """
-SELECT min(oldest) FROM (
-  SELECT (SELECT due FROM task WHERE phase = 1 AND queue = ? AND rank = level.column1 ORDER BY due LIMIT 1) AS oldest
-  FROM (VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9)) AS level)
-"""
 
 
 @final
@@ -117,12 +72,12 @@ class Messages:
         self._announce({envelope.queue for envelope in envelopes})
         for part in chunks([(e.id, e.hop, *self._line(e, now)) for e in envelopes]):
             text, parameters = values(part)
-            statement = _PUBLISH.format(
+            statement = PUBLISH.format(
                 values=text,
                 state="'PENDING'" if pending else "NULL",
                 hop="column2" if pending else "NULL",
                 zero="0" if pending else "NULL",
-                record=_PUBLISH_RECORD if pending else "",
+                record=PUBLISH_RECORD if pending else "",
             )
             self._connection.execute(statement, (*parameters, now))
 
@@ -139,14 +94,14 @@ class Messages:
         """Whether something can be claimed, and in how many seconds that may next change by itself. Reads only."""
         now, change = self.now(), float("inf")
         for queue in queues:
-            is_ready, due, lease = self._connection.execute(_LOOK, (queue,) * 3).fetchone()
+            is_ready, due, lease = self._connection.execute(LOOK, (queue,) * 3).fetchone()
             change = min(change, *(when for when in (due, lease) if when is not None), float("inf"))
             if is_ready or change <= now:
                 return True, 0.0
         return False, (change - now) / span(1)
 
     def _make_ready(self, queue: str) -> bool:
-        is_ready, due, lease = self._connection.execute(_LOOK, (queue,) * 3).fetchone()
+        is_ready, due, lease = self._connection.execute(LOOK, (queue,) * 3).fetchone()
         now = self.now()
         if due is not None and due <= now:
             self._connection.execute(
@@ -229,7 +184,7 @@ class Messages:
         mark = f"#{os.urandom(6).hex()}"  # rows that this very statement has changed, should the count not tell
         self._announce({envelope.queue for s in settlements for envelope in s.publish})
         text, parameters = values([self._ended_row(s, now, joined=joined) for s in settlements])
-        cursor = self._connection.execute(_SETTLE.format(values=text), (mark, *parameters, owner))
+        cursor = self._connection.execute(END.format(values=text), (mark, *parameters, owner))
         if cursor.rowcount == len(settlements):
             answers = {s.delivery.receipt: Settled.DONE for s in settlements}
         else:
@@ -245,7 +200,7 @@ class Messages:
         rows = [_note_row(s) for s in settlements if joined and s.result is not None]
         if rows:
             text, parameters = values(rows)
-            cursor = self._connection.execute(_NOTE.format(values=text), (*parameters, owner))
+            cursor = self._connection.execute(NOTE.format(values=text), (*parameters, owner))
             if cursor.rowcount == len(settlements):
                 return {s.delivery.receipt: Settled.DONE for s in settlements}
         counts = {s.delivery.envelope.id: s.delivery.delivery_count for s in settlements}
@@ -297,7 +252,7 @@ class Messages:
         for part in chunks(receipts):
             keys = [_key(receipt) for receipt in part]
             text, parameters = values(keys)
-            cursor = self._connection.execute(_EXTEND.format(values=text), (now, _DEFAULT_SPAN, *parameters, owner))
+            cursor = self._connection.execute(EXTEND.format(values=text), (now, _DEFAULT_SPAN, *parameters, owner))
             if cursor.rowcount != len(part):
                 text, ids = placeholders([key[0] for key in keys])
                 columns = "id, hop, count"
@@ -340,7 +295,7 @@ class Messages:
         """The counts that the triggers keep, and the age of the first in line."""
         self._make_ready(queue)
         row = self._connection.execute("SELECT ready, delayed, running FROM queue WHERE name = ?", (queue,)).fetchone()
-        (oldest,) = self._connection.execute(_OLDEST, (queue,)).fetchone()
+        (oldest,) = self._connection.execute(OLDEST, (queue,)).fetchone()
         ready, delayed, running = row or (0, 0, 0)
         return QueueStats(
             queue=queue,

@@ -12,8 +12,8 @@ from chicory.plugin import BackendSpec, BrokerSpec, Place, hookimpl
 if TYPE_CHECKING:
     from chicory_sqlite.backend import SqliteBackend
     from chicory_sqlite.broker import SqliteBroker
-    from chicory_sqlite.engine import File
     from chicory_sqlite.settings import SqliteBackendConfig, SqliteBrokerConfig
+    from chicory_sqlite.tables import File
 
 CHICORY_API = (1, 0)
 
@@ -48,7 +48,7 @@ def _file(place: Place, section: SqliteBrokerConfig | SqliteBackendConfig) -> Fi
 
     Settings may stand behind it: ``?durability=normal&lock_seconds=30``.
     """
-    from chicory_sqlite.engine import File
+    from chicory_sqlite.tables import File
 
     if place.url is not None:
         parts = urlsplit(place.url)

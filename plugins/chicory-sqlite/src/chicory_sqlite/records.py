@@ -6,8 +6,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, final
 
 import msgspec
-from chicory.plugin import ResultRecord, TaskState, WorkerStats
 
+from chicory.plugin import ResultRecord, TaskState, WorkerStats
 from chicory_sqlite.messages import record_cells
 from chicory_sqlite.moments import moment, span
 from chicory_sqlite.rows import chunks, fetch_rows, from_text, placeholders, values

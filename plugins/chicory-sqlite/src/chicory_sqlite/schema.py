@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sqlite3
@@ -80,7 +81,8 @@ def open_database(path: Path, durability: Durability, lock_seconds: float) -> sq
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _refuse_network(path.parent)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        if not path.exists():  # only then: closing any descriptor of it drops the locks that this process holds
+            _create(path)
         connection = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False, cached_statements=256)
         try:
             when_free(lambda: _prepare(connection, durability), str(path), lock_seconds)
@@ -92,6 +94,11 @@ def open_database(path: Path, durability: Durability, lock_seconds: float) -> sq
     except sqlite3.DatabaseError as error:
         raise ConfigurationError(f"{path} is not a SQLite database: {error}; choose another path") from error
     return connection
+
+
+def _create(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def when_free(write: Callable[[], object], path: str, lock_seconds: float) -> None:

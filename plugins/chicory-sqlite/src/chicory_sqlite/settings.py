@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, final
 
-from chicory.plugin import BackendSection, BrokerSection, settings_from
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
+
+from chicory.plugin import BackendSection, BrokerSection, settings_from
 
 __all__ = ["DEFAULT_PATH", "Durability", "SqliteBackendConfig", "SqliteBrokerConfig"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, final
 
 from chicory.plugin import Envelope, QueuedMessage
-
 from chicory_sqlite.messages import envelope_of
 from chicory_sqlite.moments import of_moment
 from chicory_sqlite.rows import chunks, fetch_rows, placeholders

@@ -94,8 +94,8 @@ class OthersWatch:
 
 
 def _busy_seconds() -> float:
-    """CPU seconds of all programs since the start of the machine: all but idle and waiting for disks (proc(5))."""
-    ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:8]]
+    """CPU seconds that all programs, or the host of this virtual machine, have taken since its start (proc(5))."""
+    ticks = [int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK")
 
 

@@ -59,19 +59,16 @@ def publishing(publish: Callable[[int], float], n: int) -> float:
     return n / publish(n)
 
 
-def draining(
-    store: Store, command: Sequence[str], n: int, *, processes: int = 1, copies: int = 1, results: bool = True
-) -> float:
-    """Tasks a second of the worker that *command* starts, or *copies* of it, with that many *processes* in all."""
+def draining(store: Store, command: Sequence[str], n: int, *, processes: int = 1, results: bool = True) -> float:
+    """Tasks a second of the worker that *command* starts, which has that many processes."""
     ledger = Ledger(FOLDER)
     ledger.create(n, processes=processes)
     store.fill(n, results=results)
-    with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_worker(command)) for _ in range(copies)]
-        _until(ledger.all_arrived, *workers)
+    with _worker(command) as worker:
+        _until(ledger.all_arrived, worker)
         started = time.perf_counter()
-        _until(lambda: not ledger.missing(), *workers)
-        _until(lambda: not store.unsettled() and (not results or store.results() >= n), *workers)
+        _until(lambda: not ledger.missing(), worker)
+        _until(lambda: not store.unsettled() and (not results or store.results() >= n), worker)
         seconds = time.perf_counter() - started
     _require(ledger.extra_runs() == 0, f"{ledger.extra_runs()} tasks ran more than once")
     _require(store.unsettled() == 0, f"{store.unsettled()} tasks are left")
@@ -120,7 +117,7 @@ def idling(store: Store, command: Sequence[str]) -> Numbers:
 @contextlib.contextmanager
 def _worker(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     """The worker's own command as a child process; SIGTERM ends it, by its pid."""
-    with (FOLDER / "worker.log").open("ab") as log:
+    with (FOLDER / "worker.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=FOLDER, stdout=log, stderr=log)
     try:
         yield process
@@ -133,12 +130,12 @@ def _worker(command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _until(is_true: Callable[[], bool], *workers: subprocess.Popen[bytes]) -> None:
+def _until(is_true: Callable[[], bool], worker: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _PATIENCE
     while not is_true():
-        if any(worker.poll() is not None for worker in workers) or time.monotonic() > deadline:
+        if worker.poll() is not None or time.monotonic() > deadline:
             log = (FOLDER / "worker.log").read_text(errors="replace")[-2000:]
-            raise RuntimeError(f"a worker ended, or took over {_PATIENCE} s:\n{log}")
+            raise RuntimeError(f"the worker ended, or took over {_PATIENCE} s:\n{log}")
         time.sleep(PAUSE)
 
 

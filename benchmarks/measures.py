@@ -58,7 +58,12 @@ MEASURES: Sequence[Measure] = (
     Measure("publish_gather", "publish, `gather` of 100", floor="insert_hundred", targets=(Target(30_000),)),
     Measure("publish_many", "publish, `delay_many` of 100", floor="insert_hundred", targets=(Target(60_000),)),
     Measure("run_results", "run, results stored", floor="claim_delete", targets=(Target(12_000), Target(10, of="peer"))),
-    Measure("run_results_wide", "the same with `--concurrency 100`", floor="claim_delete", targets=(Target(12_000),)),
+    Measure(
+        "run_results_wide",
+        "the same, many at once (`--concurrency 100`, huey `-w 8`)",
+        floor="claim_delete",
+        targets=(Target(12_000),),
+    ),
     Measure("run_ignored", "run, results ignored", floor="claim_delete", targets=(Target(15_000), Target(7, of="peer"))),
     Measure("run_two", "2 worker processes, results stored", floor="claim_delete", targets=(Target(1.2, of="run_results"),)),
     _small("trip_p50", "round trip, idle, p50", "ms", 3),

@@ -7,9 +7,7 @@ import statistics
 from typing import Any
 
 from benchmarks.measures import FLOOR, MEASURES, OURS, Measure, Medians, Target, best_peer
-
-_NOISE = 0.2
-"""Cores taken by other programs from which on a measurement is called noisy."""
+from benchmarks.runner import NOISE
 
 
 def medians_of(values: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, float]]:
@@ -82,8 +80,8 @@ def _notes(results: dict[str, Any]) -> list[str]:
     notes += [
         f"{name}: {', '.join(f'{d} {v}' for d, v in found.items())}." for name, found in results["versions"].items() if found
     ]
-    noisy = [f"{m['contender']} {m['workload']} ({m['cores']})" for m in results["others_cores"] if m["cores"] >= _NOISE]
+    noisy = [f"{m['contender']} {m['workload']} ({m['others_cores']})" for m in results["runs"] if m["others_cores"] >= NOISE]
     if noisy:
-        notes.append(f"Noisy, as other programs took {_NOISE} cores or more: {', '.join(noisy)}.")
+        notes.append(f"Disturbed by other programs, in cores: {', '.join(noisy)}.")
     notes += [f"FAILED: {failure['contender']} {failure['workload']}." for failure in results["failures"]]
     return [f"- {note}" for note in notes]

@@ -17,6 +17,9 @@ from benchmarks.environments import CACHE, ROOT, Environment, OthersWatch, machi
 
 Results = dict[str, Any]
 _TIME_LIMIT = 600.0
+_TRIES = 3
+NOISE = 0.2
+"""Cores taken by other programs from which on a measurement counts as disturbed."""
 
 
 def run(contenders: Sequence[str], *, only: set[str], n: int, repeat: int) -> Results:
@@ -28,7 +31,7 @@ def run(contenders: Sequence[str], *, only: set[str], n: int, repeat: int) -> Re
         "n": n,
         "versions": {name: environments[name].versions() for name in plan},
         "values": {name: defaultdict(list) for name in plan},
-        "others_cores": [],
+        "runs": [],
         "failures": [],
     }
     for repetition in range(repeat):
@@ -68,16 +71,20 @@ def _in_turns(plan: dict[str, list[str]]) -> Iterator[tuple[str, str]]:
 
 
 def _measure(environment: Environment, workload: str, n: int, results: Results) -> None:
-    others = OthersWatch()
-    try:
-        numbers = json.loads(_ask(environment, workload, n))
-    except (subprocess.SubprocessError, ValueError) as error:
-        text = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
-        results["failures"].append({"contender": environment.name, "workload": workload, "error": text})
-        print(f"failed:\n{text}", file=sys.stderr, flush=True)
-        return
-    cores = round(others.cores(), 2)
-    results["others_cores"].append({"contender": environment.name, "workload": workload, "cores": cores})
+    """Measure, again if other programs disturbed it; the quietest of the tries counts."""
+    tries: list[tuple[float, dict[str, float]]] = []
+    while len(tries) < _TRIES and not (tries and tries[-1][0] < NOISE):
+        others = OthersWatch()
+        try:
+            numbers = json.loads(_ask(environment, workload, n))
+        except (subprocess.SubprocessError, ValueError) as error:
+            text = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+            results["failures"].append({"contender": environment.name, "workload": workload, "error": text})
+            print(f"failed:\n{text}", file=sys.stderr, flush=True)
+            return
+        tries.append((round(others.cores(), 2), numbers))
+    cores, numbers = min(tries, key=lambda measured: measured[0])
+    results["runs"].append({"contender": environment.name, "workload": workload, "others_cores": cores, "tries": tries})
     for measure, value in numbers.items():
         results["values"][environment.name][measure].append(value)
     shown = ", ".join(f"{measure} {value:,.4g}" for measure, value in numbers.items())

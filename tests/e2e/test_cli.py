@@ -117,13 +117,15 @@ async def test_a_broker_given_on_the_command_line_beats_the_apps_own(project, st
         assert await (await app.send_task("tasks.add", [1, 2])).get(timeout=10) == 3
 
 
-async def test_a_plugin_asked_for_brings_its_broker(project, start_workers):
+async def test_a_plugin_asked_for_brings_its_broker_and_says_so(project, start_workers):
     (project.folder / "tasks.py").write_text(
         (project.folder / "tasks.py").read_text().replace("Chicory()", "Chicory(broker='memory')")
     )
     async with project.app() as app:
-        await start_workers(app, 1, "--plugin", "sqlite")
+        (worker,) = (await start_workers(app, 1, "--plugin", "sqlite")).values()
         assert await (await app.send_task("tasks.add", [1, 2])).get(timeout=10) == 3
+        assert '"by_plugin": "sqlite"' in worker.log.read_text()
+        assert "broker_overridden" in worker.log.read_text()
 
 
 async def test_the_environment_may_name_the_app_and_its_settings(project):

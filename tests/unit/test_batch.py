@@ -1,6 +1,7 @@
 """What arrives while a round trip is under way travels together in the next one."""
 
 import asyncio
+from contextvars import ContextVar
 
 import pytest
 
@@ -236,6 +237,21 @@ async def test_it_is_busy_from_the_first_request_to_the_last_answer(batcher):
     await batcher.drain()
 
     assert not batcher.is_busy
+
+
+async def test_a_trip_belongs_to_none_of_those_who_wait_for_it():
+    word = ContextVar("word", default="nobody's")
+    seen = []
+
+    async def look(items):
+        seen.append(word.get())
+        return items
+
+    token = word.set("the first caller's")
+    await Batcher(look, limit=3).add(1)
+    word.reset(token)
+
+    assert seen == ["nobody's"]
 
 
 async def test_an_abort_cancels_the_trip_and_everyone_who_waits(batcher, trips):

@@ -88,7 +88,7 @@ def test_without_any_source_the_embedded_default_is_asked_for():
     with pytest.raises(PluginNotFoundError) as missing:
         choose()
 
-    assert str(missing.value) == "no installed plugin offers the URL scheme 'sqlite': run `pip install chicory-sqlite`"
+    assert (missing.value.name, missing.value.install) == ("sqlite", "chicory-sqlite")
 
 
 def test_the_environment_beats_the_default(monkeypatch):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chicory.codec import DEFAULT_LIMIT, VERSION, Arguments, Document, encode, is_strict_json, read, revise
@@ -205,6 +205,7 @@ def test_any_bytes_are_read_or_refused(body):
 FIELDS = [field.encode_name for field in msgspec.structs.fields(Document)]
 
 
+@settings(max_examples=40)
 @given(fields=st.dictionaries(st.sampled_from(FIELDS) | st.text(), plain_data | st.sampled_from(["2026-01-01", "/w==", 1])))
 def test_any_object_is_read_or_refused(fields):
     body = json.dumps({"chicory": 1, "id": "m1", "task": "add", **fields}).encode()

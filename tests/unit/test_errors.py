@@ -7,7 +7,42 @@ import pickle
 import pytest
 
 from chicory import errors
-from chicory.errors import *  # noqa: F403 - this page is about all of them
+from chicory.errors import (
+    AttemptError,
+    BackendConnectionError,
+    BackendError,
+    BackendNotConfiguredError,
+    BrokerConnectionError,
+    BrokerError,
+    BrokerFullError,
+    CapabilityError,
+    ChicoryError,
+    ConfigurationError,
+    DeliveryLimitError,
+    DuplicateTaskError,
+    EncodingError,
+    FinalError,
+    LeaseLost,
+    MaxRetriesExceededError,
+    MessageDecodeError,
+    PayloadTooLargeError,
+    PluginBrokenError,
+    PluginConflictError,
+    PluginError,
+    PluginNotFoundError,
+    ResultError,
+    ResultIgnoredError,
+    ResultNotFoundError,
+    RetryError,
+    SyncCallError,
+    TaskDefinitionError,
+    TaskExpiredError,
+    TaskFailedError,
+    TaskNotFoundError,
+    TaskTimeoutError,
+    ValidationError,
+    WorkerLost,
+)
 
 # class, its facts, and its whole text
 TABLE = [

@@ -5,6 +5,8 @@ import inspect
 import pytest
 
 from chicory import ChicoryConfig, offers
+from chicory.errors import TaskDefinitionError
+from chicory.offers import plugin_options
 from chicory.plugin import (
     SYSTEM_CLOCK,
     BackendSpec,
@@ -52,3 +54,41 @@ def test_findings_are_good_or_bad():
 @pytest.mark.parametrize("name", [name for name in offers.__all__ if inspect.isclass(getattr(offers, name))])
 def test_every_offer_is_explained(name):
     assert inspect.getdoc(getattr(offers, name))
+
+
+UNIQUE = OptionSpec(name="unique", type=bool, default=False)
+LIMIT = OptionSpec(name="limit", type=str)
+SPECS = {"unique": UNIQUE, "limit": LIMIT}
+
+
+def job(): ...
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ({}, {"unique": False, "limit": None}),
+        ({"unique": True}, {"unique": True, "limit": None}),
+        ({"limit": "3/s", "unique": True}, {"unique": True, "limit": "3/s"}),
+    ],
+    ids=["defaults", "one given", "all given"],
+)
+def test_options_of_plugins_are_those_given_over_their_defaults(given, options):
+    assert plugin_options(job, given, SPECS, ("queue",)) == options
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"limti": "3/s"}, "unknown option 'limti': did you mean 'limit'?"),
+        ({"quue": "mail"}, "unknown option 'quue': did you mean 'queue'?"),
+        ({"zzz": 1}, "unknown option 'zzz': no plugin that is loaded reads it"),
+        ({"limit": 3}, "option 'limit' takes str, not int"),
+    ],
+    ids=["near a plugin's", "near the core's", "far", "another type"],
+)
+def test_an_option_that_nobody_takes_is_refused(given, problem):
+    with pytest.raises(TaskDefinitionError) as refused:
+        plugin_options(job, given, SPECS, ("queue",))
+
+    assert (refused.value.task, refused.value.problem) == ("job", problem)

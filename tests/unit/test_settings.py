@@ -109,10 +109,9 @@ def test_an_error_names_the_variable_in_one_line(monkeypatch):
     with pytest.raises(pydantic.ValidationError) as refused:
         Kafka()
 
-    text = readable(refused.value, model=Kafka)
+    text = readable(refused.value)
 
     assert text == "port (CHICORY_BROKER_KAFKA_PORT): input should be greater than 0"
-    assert readable(refused.value) == "port: input should be greater than 0"
 
 
 @pytest.mark.parametrize(

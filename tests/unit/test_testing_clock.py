@@ -63,6 +63,18 @@ async def test_a_timer_that_was_cancelled_never_fires(clock):
     assert fired == []
 
 
+@pytest.mark.parametrize("seconds", [0, -1], ids=["no time", "the past"])
+async def test_a_timer_for_no_time_fires_in_the_next_turn(clock, seconds):
+    fired = []
+
+    clock.call_later(seconds, lambda: fired.append("kept"))
+    clock.call_later(seconds, lambda: fired.append("cancelled")).cancel()
+    assert fired == []
+    await asyncio.sleep(0)
+
+    assert fired == ["kept"]
+
+
 async def test_what_a_timer_sets_going_runs_before_the_next(clock):
     seen = []
 

@@ -21,8 +21,8 @@ def pool():
     pool.close()
 
 
-def names_of(prefix="chicory-task"):
-    return {thread.ident for thread in threading.enumerate() if thread.name.startswith(prefix)}
+def task_threads():
+    return {thread for thread in threading.enumerate() if thread.name.startswith("chicory-task")}
 
 
 async def test_a_function_runs_in_a_daemon_thread_of_its_own_name(pool):
@@ -166,29 +166,31 @@ async def test_the_replacement_goes_on_while_the_other_is_stuck():
 
 async def test_after_a_replacement_the_pool_has_its_size_again():
     pool = ThreadPool(1)
-    before, release = names_of(), threading.Event()
+    before, release = task_threads(), threading.Event()
     stuck = pool.submit(lambda: release.wait(10))
     stuck.cancel()
     pool.abandon(stuck)
-    await pool.submit(lambda: None)
-    assert len(names_of() - before) == 2
+    try:
+        await pool.submit(lambda: None)
+        assert len(task_threads() - before) == 2
+    finally:
+        release.set()
 
-    release.set()
-    await eventually(lambda: len(names_of() - before) == 1)
+    await eventually(lambda: len(task_threads() - before) == 1)
 
     assert await pool.submit(lambda: "the one that is left") == "the one that is left"
     pool.close()
 
 
 async def test_idle_threads_end_when_the_pool_is_closed():
-    before, pool = names_of(), ThreadPool(3)
+    before, pool = task_threads(), ThreadPool(3)
     together = threading.Barrier(3)
     await asyncio.gather(*(pool.submit(lambda: together.wait(10)) for _ in range(3)))
-    assert len(names_of() - before) == 3
+    assert len(task_threads() - before) == 3
 
     pool.close()
 
-    await eventually(lambda: names_of() <= before)
+    await eventually(lambda: task_threads() <= before)
 
 
 async def test_closing_does_not_wait_for_what_runs():

@@ -12,6 +12,7 @@ from chicory.message import TaskMessage, TaskState
 from chicory.middleware import Decision, Outcome, failed
 from chicory.record import unpack
 from chicory.serializer import JSON
+from chicory.suspects import DELIVERED_BEFORE
 from chicory.testing import a_delivery, an_envelope
 from chicory.testing.layers import an_attempt
 from chicory.verdict import Keeping, describe, hand_back, record_of, settlement, started_record
@@ -133,6 +134,19 @@ def test_what_is_put_back_counts_as_no_retry(attempt_at):
     document = read(follow_up)
     assert (document.retries, document.last_error, document.first_failure_at) == (0, None, None)
     assert (document.headers, follow_up.due) == ({"unknown_since": "2026"}, NOW + timedelta(seconds=7))
+
+
+@pytest.mark.parametrize("decision", [Decision.RETRY, Decision.DEFER], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"headers": {"unknown_since": "2026", DELIVERED_BEFORE: "3"}}], ids=["none", "headers"]
+)
+def test_a_message_that_could_be_settled_is_no_suspect_any_more(decision, changes, attempt_at):
+    attempt = attempt_at()
+    attempt.message = msgspec.structs.replace(attempt.message, headers={DELIVERED_BEFORE: "3", "trace": "t"})
+
+    (follow_up,) = settle(attempt, Outcome(error=ERROR, decision=decision, changes=changes)).publish
+
+    assert read(follow_up).headers == ({"unknown_since": "2026"} if changes else {"trace": "t"})
 
 
 def test_envelopes_of_the_outcome_go_out_before_the_follow_up(attempt_at):

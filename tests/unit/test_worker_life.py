@@ -320,6 +320,15 @@ async def test_the_workers_settings_may_differ_from_the_apps(make_app):
     assert config.worker.concurrency == 3
 
 
+async def test_a_worker_takes_the_recorded_lease_and_says_so(app, make_app, store, caplog):
+    async with Worker(app, WorkerConfig(lease_seconds=30)), Worker(make_app(), WorkerConfig(lease_seconds=5)):
+        assert store.leases == {"default": 30}
+
+    assert "lease_is_recorded_otherwise" in caplog.text
+    assert "wanted=5.0" in caplog.text
+    assert "in_force=30" in caplog.text
+
+
 # --- brokers that can do less -----------------------------------------------------------------------
 
 

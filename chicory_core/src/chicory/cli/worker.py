@@ -39,10 +39,13 @@ def command(app: str, workers: int | None, lifeline: int | None, **options: Any)
     launch = launch_from(
         plugins=options["plugins"], broker=options["broker"], backend=options["backend"], worker=_settings(options)
     )
-    loaded = load_app(app, launch)
+    from chicory.config import WorkerConfig
     from chicory.logs import configure_logs
     from chicory.worker import Worker
 
+    early = WorkerConfig().override(launch.worker)  # what loading the app has to say is to be seen too
+    configure_logs(early.log_level, early.log_format)
+    loaded = load_app(app, launch)
     config = loaded.config.worker.override(launch.worker)
     configure_logs(config.log_level, config.log_format)
     worker = Worker(loaded, config)

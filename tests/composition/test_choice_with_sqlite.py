@@ -172,7 +172,7 @@ def test_without_autoload_a_url_still_finds_its_plugin(monkeypatch, at):
 
 @pytest.mark.parametrize("url", ["sqlite://host/some.db", "sqlite://", "sqlite:///"], ids=["host", "nothing", "no file"])
 def test_a_url_without_file_says_how_to_write_it(url):
-    with pytest.raises(ConfigurationError, match="write sqlite:///relative/path.db, or sqlite:////absolute/path.db"):
+    with pytest.raises(ConfigurationError, match=r"write sqlite:///relative/path\.db, or sqlite:////absolute/path\.db"):
         Chicory(broker=url)
 
 

@@ -1,6 +1,7 @@
 """The sections that the sqlite plugin contributes: where their values come from, and how they reach the file."""
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def test_the_sections_are_found_by_their_names():
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
-@pytest.mark.parametrize(("higher", "lower"), list(zip(SOURCES, SOURCES[1:], strict=False)), ids=lambda name: name)
+@pytest.mark.parametrize(("higher", "lower"), list(pairwise(SOURCES)), ids=lambda name: name)
 def test_the_higher_source_of_a_section_wins(higher, lower, kind, no_settings, monkeypatch):
     used = {higher, lower}
     variable = f"CHICORY_{kind.upper()}_SQLITE_PATH"

@@ -39,7 +39,34 @@ def test_exports_of_modules_exist(name):
 
 def test_names_of_the_public_surface():
     """Every import that api.md promises; the rest of the error tree is in chicory.errors."""
-    promised = ["Chicory", "Worker", "Task", "TaskContext", "AsyncResult", "TaskMessage", "TaskResult", "TaskState", "TaskOptions", "WorkerStats", "BrokerType", "BackendType", "DeliveryMode", "ValidationMode", "RetryPolicy", "RetryBackoff", "ChicoryConfig", "WorkerConfig", "ChicoryError", "TaskNotFoundError", "TaskFailedError", "ValidationError", "RetryError", "MaxRetriesExceededError", "BackendNotConfiguredError", "BrokerConnectionError"]
+    promised = [
+        "Chicory",
+        "Worker",
+        "Task",
+        "TaskContext",
+        "AsyncResult",
+        "TaskMessage",
+        "TaskResult",
+        "TaskState",
+        "TaskOptions",
+        "WorkerStats",
+        "BrokerType",
+        "BackendType",
+        "DeliveryMode",
+        "ValidationMode",
+        "RetryPolicy",
+        "RetryBackoff",
+        "ChicoryConfig",
+        "WorkerConfig",
+        "ChicoryError",
+        "TaskNotFoundError",
+        "TaskFailedError",
+        "ValidationError",
+        "RetryError",
+        "MaxRetriesExceededError",
+        "BackendNotConfiguredError",
+        "BrokerConnectionError",
+    ]
 
     assert set(promised) <= set(chicory.__all__)
     from chicory.config import BackendConfig, BrokerConfig, WorkerConfig

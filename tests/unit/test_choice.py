@@ -56,7 +56,10 @@ SECTIONS = """
 """
 
 
-def choose(broker=UNSET, backend=UNSET, *, config=None, launch=Launch()):
+NOTHING_SAID = Launch()
+
+
+def choose(broker=UNSET, backend=UNSET, *, config=None, launch=NOTHING_SAID):
     """What comes of the arguments of an app, its config object, and the command line."""
     config = config or ChicoryConfig()
     plugins = Plugins((*config.plugins, *launch.plugins), builtins={**BUILTINS, **FAKES})

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -196,10 +197,8 @@ def test_what_is_no_document_is_refused_by_its_id(body):
 def test_any_bytes_are_read_or_refused(body):
     envelope = Envelope(id="m1", queue="default", body=body)
 
-    try:
-        read(envelope)
-    except MessageDecodeError as refused:
-        assert refused.message_id == "m1"
+    with suppress(MessageDecodeError):
+        assert read(envelope).version == VERSION
 
 
 FIELDS = [field.encode_name for field in msgspec.structs.fields(Document)]
@@ -210,13 +209,10 @@ FIELDS = [field.encode_name for field in msgspec.structs.fields(Document)]
 def test_any_object_is_read_or_refused(fields):
     body = json.dumps({"chicory": 1, "id": "m1", "task": "add", **fields}).encode()
 
-    try:
+    with suppress(MessageDecodeError):
         document = read(Envelope(id="m1", queue="default", body=body))
-    except MessageDecodeError as refused:
-        assert refused.problem
-    else:
-        document.message()
-        document.argument_bytes()
+        assert document.message().id == document.id
+        assert document.argument_bytes().content_type == document.content_type
 
 
 # --- revise --------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from itertools import pairwise
 
 import pydantic
 import pytest
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("no_settings", "site")
 
 def neighbours(sources):
     """One test for each source and the next lower one, and one for two that stand apart."""
-    pairs = [*zip(sources, sources[1:], strict=False), ("environment", "pyproject.toml")]
+    pairs = [*pairwise(sources), ("environment", "pyproject.toml")]
     return pytest.mark.parametrize(("higher", "lower"), pairs, ids=[f"{higher} over {lower}" for higher, lower in pairs])
 
 
@@ -316,9 +317,10 @@ def test_making_an_app_warns_of_a_misspelt_variable(name, nearest, source, no_se
 def test_a_variable_for_a_whole_group_is_refused_or_noticed_with_its_name(name, monkeypatch):
     monkeypatch.setenv(name, "redis")
 
-    with pytest.raises((ConfigurationError, ConfigurationWarning)) as refused, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Chicory(broker="memory")
+        with pytest.raises((ConfigurationError, ConfigurationWarning)) as refused:
+            Chicory(broker="memory")
 
     assert name in str(refused.value)
 

@@ -83,7 +83,7 @@ def test_a_section_whose_plugin_is_missing_says_what_to_install(name):
         getattr(importlib.import_module("chicory.config"), name)
     kind = BrokerConfig if "Broker" in name else BackendConfig
     with pytest.raises(PluginNotFoundError, match="run `pip install chicory-redis`"):
-        kind().redis
+        assert kind().redis
 
 
 def test_importing_a_section_whose_plugin_is_missing_says_what_to_install():

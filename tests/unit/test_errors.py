@@ -99,8 +99,10 @@ TABLE = [
     (
         PayloadTooLargeError,
         {"what": "the message for task 'add'", "size": 11, "limit": 10},
-        "the message for task 'add' has 11 bytes, more than the 10 allowed: "
-        "pass a reference (a path, a key) instead of the data",
+        (
+            "the message for task 'add' has 11 bytes, more than the 10 allowed: "
+            "pass a reference (a path, a key) instead of the data"
+        ),
     ),
     (
         BrokerConnectionError,

@@ -147,7 +147,9 @@ class Msgpack:
 
 
 async def test_register_serializers_offer_content_types_that_must_be_enabled(install, work):
-    install(pack=plugin(chicory_register_serializers=lambda: [SerializerSpec(content_type=Msgpack.content_type, build=Msgpack)]))
+    install(
+        pack=plugin(chicory_register_serializers=lambda: [SerializerSpec(content_type=Msgpack.content_type, build=Msgpack)])
+    )
     config = ChicoryConfig(serializer=Msgpack.content_type)
     app = Chicory(broker="memory", config=config)
 

@@ -85,9 +85,13 @@ async def test_two_tasks_at_once_are_told_apart(caplog):
     assert [f"number={n}" in message and f"task_id=m{n}" in message for n, message in enumerate(caplog.messages)] == [True] * 3
 
 
+def break_down():
+    raise OSError("gone")
+
+
 def test_a_traceback_follows_its_event(caplog):
     try:
-        raise OSError("gone")
+        break_down()
     except OSError:
         get_logger("test").exception("pump_died")
 
@@ -168,7 +172,7 @@ def test_a_traceback_is_part_of_its_json_line(capsys):
     with a_process_of_its_own():
         configure_logs("INFO", "json")
         try:
-            raise OSError("gone")
+            break_down()
         except OSError:
             get_logger("test").exception("pump_died")
 

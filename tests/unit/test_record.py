@@ -1,6 +1,7 @@
 """Results as documents."""
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -129,7 +130,5 @@ def test_what_is_no_document_is_refused_by_its_id(body):
 
 @given(body=st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body):
-    try:
-        unpack(a_record(id="m1", body=body))
-    except EncodingError as refused:
-        assert "'m1'" in str(refused)
+    with suppress(EncodingError):
+        assert isinstance(unpack(a_record(id="m1", body=body)), ResultDocument)

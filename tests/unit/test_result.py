@@ -312,7 +312,7 @@ async def test_without_backend_there_is_nobody_to_ask(make_app, ask):
     app = make_app(backend=None)
     result = AsyncResult("m1", app.backend)
 
-    with pytest.raises(BackendNotConfiguredError, match="pass backend=..., or set CHICORY_BACKEND_URL"):
+    with pytest.raises(BackendNotConfiguredError, match=r"pass backend=\.\.\., or set CHICORY_BACKEND_URL"):
         await getattr(result, ask)()
 
 

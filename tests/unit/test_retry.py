@@ -12,8 +12,8 @@ from chicory.retry import RetryBackoff, RetryPolicy
 RNG = Random(7)
 
 
-class Flaky(ConnectionError):
-    class Inner(LookupError):
+class FlakyError(ConnectionError):
+    class InnerError(LookupError):
         pass
 
 
@@ -94,22 +94,22 @@ def test_retries_end_where_the_policy_says(max_retries, retry, is_retried):
         ({}, ValueError(), True),
         ({"retry_on": ()}, ValueError(), False),
         ({"retry_on": (OSError,)}, OSError(), True),
-        ({"retry_on": (OSError,)}, Flaky(), True),
+        ({"retry_on": (OSError,)}, FlakyError(), True),
         ({"retry_on": (OSError,)}, ValueError(), False),
         ({"retry_on": [OSError, ValueError]}, ValueError(), True),
-        ({"retry_on": ("ConnectionError",)}, Flaky(), True),
-        ({"retry_on": ("Flaky",)}, ConnectionError(), False),
-        ({"retry_on": ("builtins.OSError",)}, Flaky(), True),
+        ({"retry_on": ("ConnectionError",)}, FlakyError(), True),
+        ({"retry_on": ("FlakyError",)}, ConnectionError(), False),
+        ({"retry_on": ("builtins.OSError",)}, FlakyError(), True),
         ({"retry_on": ("json.decoder.JSONDecodeError",)}, json.JSONDecodeError("no", "", 0), True),
-        ({"retry_on": (f"{__name__}.Flaky.Inner",)}, Flaky.Inner(), True),
-        ({"retry_on": ("Inner",)}, Flaky.Inner(), True),
+        ({"retry_on": (f"{__name__}.FlakyError.InnerError",)}, FlakyError.InnerError(), True),
+        ({"retry_on": ("InnerError",)}, FlakyError.InnerError(), True),
         ({"retry_on": ("other.OSError",)}, OSError(), False),
         ({"ignore_on": (OSError,)}, ValueError(), True),
-        ({"ignore_on": (OSError,)}, Flaky(), False),
-        ({"ignore_on": ("ConnectionError",)}, Flaky(), False),
+        ({"ignore_on": (OSError,)}, FlakyError(), False),
+        ({"ignore_on": ("ConnectionError",)}, FlakyError(), False),
         ({"ignore_on": ()}, ValueError(), True),
-        ({"retry_on": (OSError,), "ignore_on": (ConnectionError,)}, Flaky(), False),
-        ({"retry_on": (Flaky,), "ignore_on": (OSError,)}, Flaky(), False),
+        ({"retry_on": (OSError,), "ignore_on": (ConnectionError,)}, FlakyError(), False),
+        ({"retry_on": (FlakyError,), "ignore_on": (OSError,)}, FlakyError(), False),
         ({"retry_on": (OSError,), "ignore_on": (ConnectionError,)}, FileNotFoundError(), True),
     ],
     ids=[

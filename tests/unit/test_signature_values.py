@@ -2,6 +2,7 @@
 
 import enum
 import math
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
@@ -17,7 +18,7 @@ from typing_extensions import TypedDict
 
 from chicory import TaskContext
 from chicory.codec import Arguments
-from chicory.errors import EncodingError
+from chicory.errors import EncodingError, ValidationError
 from chicory.signature import Signature
 from chicory.testing.serializers import plain_data
 
@@ -142,8 +143,8 @@ VALUES = [
     ("fixed tuple", tuple[int, str, datetime], (1, "a", NOON)),
     ("variadic tuple", tuple[int, ...], (1, 2, 3)),
     ("empty tuple", tuple[int, ...], ()),
-    ("optional, given", Optional[UUID], UUID(int=1)),
-    ("optional, None", Optional[UUID], None),
+    ("optional, given", Optional[UUID], UUID(int=1)),  # noqa: UP045 - both ways to write it
+    ("optional, None", UUID | None, None),
     ("union, number", int | str, 1),
     ("union, digits", int | str, "1"),
     ("union, true", bool | int, True),
@@ -268,11 +269,8 @@ def test_any_plain_data_arrives(value):
 
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_a_call_or_refused(data):
-    try:
+    with suppress(EncodingError, ValidationError):
         args, kwargs = ANYTHING.decode(Arguments(content_type=JSON.content_type, data=data), check=True, serializer=JSON)
-    except (EncodingError, ValueError) as refused:
-        assert str(refused)
-    else:
         assert len(args) + len(kwargs) == 1
 
 

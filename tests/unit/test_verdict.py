@@ -216,11 +216,15 @@ def test_an_ignored_result_keeps_its_state_for_a_short_time_and_no_value(outcome
     assert record.state in (TaskState.SUCCESS, TaskState.FAILURE)
 
 
+def raised(text):
+    """An error that has been on its way, and so has a traceback."""
+    with pytest.raises(OSError) as caught:
+        raise OSError(text)
+    return caught.value
+
+
 def test_a_failure_keeps_type_text_and_traceback(attempt_at):
-    try:
-        raise OSError("gone")
-    except OSError as raised:
-        error = raised
+    error = raised("gone")
 
     document = unpack(settle(attempt_at(), failed(error)).result)
 
@@ -234,10 +238,7 @@ def test_an_error_that_was_never_raised_has_no_traceback(attempt_at):
 
 
 def test_a_long_traceback_keeps_its_end(attempt_at):
-    try:
-        raise OSError("x" * 100_000)
-    except OSError as raised:
-        error = raised
+    error = raised("x" * 100_000)
 
     text = unpack(settle(attempt_at(), failed(error)).result).traceback
 
@@ -278,13 +279,13 @@ def test_a_message_without_task_has_a_record_too(message, document, problem):
 
 
 def test_an_error_whose_text_cannot_be_had_has_a_record_too(attempt_at):
-    class Mute(Exception):
+    class MuteError(Exception):
         def __str__(self):
             raise RuntimeError("no text")
 
-    record = settle(attempt_at(), failed(Mute())).result
+    record = settle(attempt_at(), failed(MuteError())).result
 
-    assert (record.state, unpack(record).error_type) == (TaskState.FAILURE, f"{Mute.__qualname__}")
+    assert (record.state, unpack(record).error_type) == (TaskState.FAILURE, f"{MuteError.__qualname__}")
 
 
 def test_a_text_that_is_no_unicode_has_a_record_too(attempt_at):

@@ -35,7 +35,11 @@ def look_into(wheel: Path) -> None:
         licences = [name for name in archive.namelist() if name.endswith("LICENSE")]
     name = wheel.name.partition("-")[0]
     source = PACKAGES[name] / ("chicory_core/src" if name == "chicory_core" else "src")
-    expected = {str(f.relative_to(source)) for f in source.rglob("*") if f.is_file() and not {"__pycache__", ".ruff_cache"} & set(f.parts)}
+    expected = {
+        str(f.relative_to(source))
+        for f in source.rglob("*")
+        if f.is_file() and not {"__pycache__", ".ruff_cache"} & set(f.parts)
+    }
     expect(names == expected, f"{wheel.name} has other files than {source}: {sorted(names ^ expected)}")
     expect(bool(licences), f"{wheel.name} has no LICENSE")
 

@@ -58,6 +58,7 @@ class Batcher(Generic[T, R]):
         """Cancel the flush under way and everyone who waits."""
         if self._flusher is not None:
             self._flusher.cancel()
+            self._flusher.add_done_callback(self._forget)  # one that never began to run clears nothing up itself
 
     async def drain(self) -> None:
         """Return when everything added so far has been answered. Errors go to those who asked, not here."""
@@ -77,11 +78,18 @@ class Batcher(Generic[T, R]):
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limit))]
                 await self._send(batch)
         finally:
-            self._flusher = None
-            for _, answer in self._waiting:  # only when the flusher itself was cancelled
-                if answer is not None:
-                    answer.cancel()
-            self._waiting.clear()
+            self._clear()
+
+    def _forget(self, flusher: asyncio.Task[None]) -> None:
+        if self._flusher is flusher:
+            self._clear()
+
+    def _clear(self) -> None:
+        self._flusher = None
+        for _, answer in self._waiting:  # only when the flusher itself was cancelled
+            if answer is not None:
+                answer.cancel()
+        self._waiting.clear()
 
     async def _send(self, batch: list[tuple[T, asyncio.Future[R] | None]]) -> None:
         waited_for = [answer for _, answer in batch if answer is not None]

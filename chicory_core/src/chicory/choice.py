@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 from urllib.parse import urlsplit
 
+import pydantic
 from msgspec import Struct
 
 from chicory.backend import Backend
 from chicory.broker import Broker
-from chicory.config import EMBEDDED_DEFAULT
+from chicory.config import EMBEDDED_BROKER
 from chicory.errors import ConfigurationError
 from chicory.logs import get_logger
 from chicory.offers import Place
 from chicory.plugins import split_names
+from chicory.settings import readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +85,7 @@ class Choice:
             return self._given_broker(argument)
         if settings.given_url is None and len(settings.given) == 1:
             return self._named_broker(settings.given[0])
-        return self._named_broker(settings.url or EMBEDDED_DEFAULT)
+        return self._named_broker(settings.url or EMBEDDED_BROKER)
 
     def _named_broker(self, text: str) -> tuple[str | None, str | None, Broker]:
         offers = self._plugins.brokers
@@ -96,10 +98,10 @@ class Choice:
         if url is None and _fits(self._config.broker.url, spec.schemes):
             url = self._config.broker.url
         place = Place(url=url, config=self._config, clock=self._clock, shared=self._shared)
-        return plugin, url, spec.build(place)
+        return plugin, url, _built(spec, place)
 
     def _given_broker(self, argument: object) -> tuple[str | None, str | None, Broker]:
-        if not all(hasattr(argument, name) for name in ("publish", "receive", "settle", "capabilities")):
+        if not _has(argument, "publish", "receive", "settle", "capabilities"):
             raise ConfigurationError(
                 f"broker= takes a name, a URL or a broker object, and {type(argument).__name__} is none of them"
             )
@@ -143,10 +145,10 @@ class Choice:
         if url is None:
             url = self._config.backend.url if _fits(self._config.backend.url, spec.schemes) else beside_url
         place = Place(url=url, config=self._config, clock=self._clock, broker=broker, shared=self._shared)
-        return spec.build(place)
+        return cast("Backend", _built(spec, place))
 
     def _given_backend(self, argument: object) -> Backend:
-        if not all(hasattr(argument, name) for name in ("store", "fetch", "wait")):
+        if not _has(argument, "store", "fetch", "wait"):
             raise ConfigurationError(
                 f"backend= takes a name, a URL, a backend object or None, and {type(argument).__name__} is none of them"
             )
@@ -177,8 +179,20 @@ class Choice:
         return None
 
 
+def _has(argument: object, *names: str) -> bool:
+    """An object, not its class, with these attributes."""
+    return not isinstance(argument, type) and all(hasattr(argument, name) for name in names)
+
+
 def _offered_by(plugins: Sequence[str], offers: dict[str, Any]) -> list[str]:
     return [name for name, (plugin, _) in offers.items() if plugin in plugins]
+
+
+def _built(spec: Any, place: Place) -> Any:
+    try:
+        return spec.build(place)
+    except pydantic.ValidationError as error:
+        raise ConfigurationError(f"settings: {readable(error)}") from error
 
 
 def _fits(url: str | None, schemes: Sequence[str]) -> bool:

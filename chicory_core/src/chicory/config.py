@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EMBEDDED_DEFAULT", "BackendConfig", "BrokerConfig", "ChicoryConfig", "WorkerConfig", "install_hint"]
 
+EMBEDDED_BROKER = "sqlite"
+"""Used when no source names a broker; its section says where, so that its variables hold."""
 EMBEDDED_DEFAULT = "sqlite:///.chicory/chicory.db"
-"""Used when no source names a broker: one file below the working directory."""
+"""Where that is unless they say otherwise: one file below the working directory."""
 
 _GROUP = "chicory.config"
 _OURS = ("sqlite", "redis", "nats", "otel", "dlq")
@@ -150,7 +152,8 @@ class _Sections(Generic[S]):
                     f"{type(self).__name__}({name}=...) takes a {expected}, not a {type(section).__name__}"
                 )
         self._given_url = url
-        self._sections: dict[str, S] = dict(sections)
+        self._given: dict[str, S] = dict(sections)
+        self._made: dict[str, S] = {}
 
     @property
     def url(self) -> str | None:
@@ -160,7 +163,7 @@ class _Sections(Generic[S]):
     @property
     def given(self) -> tuple[str, ...]:
         """The sections that were handed in, by name."""
-        return tuple(self._sections)
+        return tuple(self._given)
 
     @property
     def given_url(self) -> str | None:
@@ -173,10 +176,12 @@ class _Sections(Generic[S]):
         Raises:
             PluginNotFoundError: no installed plugin has one; the text says what to install.
         """
-        if name not in self._sections:
+        if name in self._given:
+            return self._given[name]
+        if name not in self._made:
             model = find_section(f"{name}{self._kind}config")
-            self._sections[name] = cast("S", model())
-        return self._sections[name]
+            self._made[name] = cast("S", model())
+        return self._made[name]
 
     def __getattr__(self, name: str) -> Any:  # Any: only the sections declared by the subclasses are known to type checkers
         if name.startswith("_"):
@@ -185,7 +190,7 @@ class _Sections(Generic[S]):
 
     def __repr__(self) -> str:
         shown = [f"url={mask(self._given_url)!r}"] if self._given_url else []
-        return f"{type(self).__name__}({', '.join(shown + [f'{k}={v!r}' for k, v in self._sections.items()])})"
+        return f"{type(self).__name__}({', '.join(shown + [f'{k}={v!r}' for k, v in self._given.items()])})"
 
 
 @final
@@ -216,9 +221,11 @@ class ChicoryConfig(PluginSettings):
 
     model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(**settings_from(), arbitrary_types_allowed=True)
 
+    groups: ClassVar[frozenset[str]] = frozenset({"broker", "backend", "worker"})
+
     broker: BrokerConfig = Field(default_factory=BrokerConfig)
     backend: BackendConfig = Field(default_factory=BackendConfig)
-    worker: WorkerConfig = Field(default_factory=WorkerConfig)
+    worker: Annotated[WorkerConfig, NoDecode] = Field(default_factory=WorkerConfig)
     plugins: CommaList = Field(default_factory=list)
     """Plugins to load by name; ``no:NAME`` blocks one."""
     validation_mode: ValidationMode = ValidationMode.INPUTS

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 import pluggy
 from msgspec import Struct
 from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
 
 from chicory import hookspecs
 from chicory.config import install_hint
@@ -80,8 +81,8 @@ class Plugins:
         self._infos: dict[str, PluginInfo] = {}
         for name, builtin in builtins.items():
             self._register(name, builtin, CORE, version(CORE))
+            self._let_add_hooks(name)
         self._load_all()
-        self._manager.hook.chicory_add_hookspecs.call_historic(kwargs={"manager": self._manager})
         self._refuse_unknown_hooks()
 
     # --- what is there -------------------------------------------------------------------------
@@ -167,7 +168,10 @@ class Plugins:
             plugin = entry.load()
             _check_plugin(plugin)
             self._register(name, plugin, _distribution_of(entry), _version_of(entry))
+            self._let_add_hooks(name)
         except Exception as error:  # noqa: BLE001 - the edge of a plugin's code: whatever its import raises, it is that plugin which is broken
+            if self._manager.has_plugin(name):
+                self._manager.unregister(name=name)
             self._mark_broken(name, _cause(error), asked=asked, error=error)
 
     def _register(self, name: str, plugin: object, distribution: str, release: str) -> None:
@@ -182,6 +186,11 @@ class Plugins:
             name=name, distribution=distribution, version=release, state="active", offers=tuple(sorted(hooks))
         )
 
+    def _let_add_hooks(self, name: str) -> None:
+        for implementation in self._manager.hook.chicory_add_hookspecs.get_hookimpls():
+            if implementation.plugin_name == name:
+                implementation.function(*(self._manager for _ in implementation.argnames))
+
     def _refuse_unknown_hooks(self) -> None:
         """A hook that nobody specified is a misspelt one: its plugin would be silently without effect."""
         for caller in [c for n, c in vars(self._manager.hook).items() if n.startswith(_PREFIX)]:
@@ -195,9 +204,9 @@ class Plugins:
                 self._mark_broken(name, cause, asked=name in self._asked, error=None)
 
     def _mark_broken(self, name: str, cause: str, *, asked: bool, error: Exception | None) -> None:
-        entry = self._found[name]
-        if asked:
-            raise PluginBrokenError(name, _distribution_of(entry), cause) from error
+        entry = self._found.get(name)
+        if asked or entry is None:
+            raise PluginBrokenError(name, _distribution_of(entry) if entry else CORE, cause) from error
         self._infos[name] = self._info(name, entry, "broken", cause)
         warnings.warn(str(PluginBrokenError(name, _distribution_of(entry), cause)), ConfigurationWarning, stacklevel=6)
 
@@ -262,7 +271,9 @@ def _check_requirements(entry: EntryPoint) -> None:
             requirement = Requirement(line)
         except InvalidRequirement:
             continue
-        if requirement.name == CORE and not requirement.specifier.contains(version(CORE), prereleases=True):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if canonicalize_name(requirement.name) == CORE and not requirement.specifier.contains(version(CORE), prereleases=True):
             raise ImportError(f"it requires {line}, and {CORE} {version(CORE)} is installed")
 
 
@@ -275,5 +286,5 @@ def _version_of(entry: EntryPoint) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    text = str(error).partition("\n")[0]
+    text = " ".join(str(error).split()) if isinstance(error, pluggy.PluginValidationError) else str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

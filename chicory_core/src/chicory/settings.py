@@ -67,6 +67,14 @@ def settings_from(*path: str) -> SettingsConfigDict:
     )
 
 
+class _OwnTable(PyprojectTomlConfigSettingsSource):
+    """A table of ``pyproject.toml`` without those below it that are groups of their own: they are read by these, in order."""
+
+    def __call__(self) -> dict[str, Any]:
+        groups = getattr(self.settings_cls, "groups", ())
+        return {name: value for name, value in super().__call__().items() if name not in groups}
+
+
 class PluginSettings(BaseSettings):
     """A group of settings. Highest first: arguments, environment, ``.env``, ``pyproject.toml``, defaults.
 
@@ -90,7 +98,7 @@ class PluginSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         if isinstance(init_settings, InitSettingsSource):
             cls._refuse_unknown(init_settings.init_kwargs)
-        return init_settings, env_settings, dotenv_settings, PyprojectTomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, dotenv_settings, _OwnTable(settings_cls)
 
     @classmethod
     def _refuse_unknown(cls, arguments: Mapping[str, Any]) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+from contextlib import suppress
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Any, Final, NotRequired, cast, final, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, NotRequired, cast, final, get_type_hints
 
 import msgspec
 import pydantic
 import pydantic_core
 from msgspec import Raw, Struct
-from pydantic import TypeAdapter, WrapValidator
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, SchemaSerializer, SchemaValidator
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Form", "Signature", "Unresolved"]
 
+_SETTINGS: Final = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64")
 _FORM: Final = CoreConfig(
     ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64", hide_input_in_errors=True
 )
@@ -87,22 +90,22 @@ class Form:
         return self._validator.validate_json(bytes(data))
 
 
-def _loses_number(value: Any) -> bool:
+def _loses_number(value: Any, *, writes_null: bool = False) -> bool:
     """Whether a model or dataclass in *value* holds a number that its own JSON settings turn into null."""
-    if isinstance(value, pydantic.BaseModel):
-        if value.model_config.get("ser_json_inf_nan", "null") != "null":
-            return False
-        inside = list(value.__dict__.values())
-        return any(_is_odd(item) or _loses_number(item) for item in inside)
+    if isinstance(value, float):
+        return writes_null and (value - value) != 0
     if isinstance(value, dict):
-        return any(_loses_number(item) for item in value.values())
+        return any(_loses_number(item, writes_null=writes_null) for item in value.values())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return any(_loses_number(item) for item in value)
-    return False
-
-
-def _is_odd(value: Any) -> bool:
-    return isinstance(value, float) and (value - value) != 0
+        return any(_loses_number(item, writes_null=writes_null) for item in value)
+    if isinstance(value, pydantic.BaseModel):
+        settings: Any = value.model_config
+    elif dataclasses.is_dataclass(value):
+        settings = getattr(value, "__pydantic_config__", {})
+    else:
+        return False
+    nulls = settings.get("ser_json_inf_nan", "null") == "null"
+    return any(_loses_number(item, writes_null=nulls) for item in vars(value).values())
 
 
 @final
@@ -144,14 +147,6 @@ class Signature:
         """All arguments by position, as one JSON array: the usual call, at half the cost of one by name."""
         types = tuple(self._fields[name] for name in self._names)
         return Form(tuple[types] if types else tuple[()])  # type: ignore[valid-type] # made at run time
-
-    @cached_property
-    def _lenient_parameters(self) -> Form:
-        return self._form({name: _lenient(field) for name, field in self._fields.items()})
-
-    @cached_property
-    def _lenient_result(self) -> Form:
-        return self._form({"value": _lenient(self._returns)})
 
     # --- arguments -----------------------------------------------------------------------------
 
@@ -197,7 +192,7 @@ class Signature:
             try:
                 bound = self._parameters.check(bound)
             except pydantic_core.ValidationError as error:
-                raise self._invalid("arguments", error) from error
+                raise self._invalid("arguments", error) from None
         try:
             if self._is_row and not kwargs and len(args) == len(self._names):
                 data = b'{"args":' + self._row.write(tuple(bound.values())) + b',"kwargs":{}}'
@@ -217,11 +212,10 @@ class Signature:
         if check and self._is_row and (row := self._read_row(arguments)) is not None:
             return row, {}
         bound = self._bound_json(arguments, serializer)
-        form = self._parameters if check else self._lenient_parameters
         try:
-            values: dict[str, Any] = form.read(bound)
+            values: dict[str, Any] = self._parameters.read(bound) if check else _read_what_fits(self._parameters, bound)
         except pydantic_core.ValidationError as error:
-            raise self._invalid("arguments", error) from error
+            raise self._invalid("arguments", error) from None
         if self._is_plain:
             return [], values
         return self._spread(values)
@@ -293,7 +287,7 @@ class Signature:
             try:
                 wrapped = self._result.check(wrapped)
             except pydantic_core.ValidationError as error:
-                raise self._invalid("return value", error) from error
+                raise self._invalid("return value", error) from None
         try:
             data = self._result.write(wrapped)
         except EncodingError as error:
@@ -305,7 +299,7 @@ class Signature:
         data = result.data
         if result.content_type != JSON:
             data = pydantic_core.to_json(serializer.loads(data), inf_nan_mode="constants")
-        return self._lenient_result.read(b'{"value":' + data + b"}")["value"]
+        return _read_what_fits(self._result, b'{"value":' + data + b"}")["value"]
 
     # --- construction --------------------------------------------------------------------------
 
@@ -326,6 +320,7 @@ class Signature:
 
     def _form(self, fields: dict[str, Any]) -> Form:
         shape = TypedDict("Call", {name: NotRequired[field] for name, field in fields.items()})  # type: ignore[misc] # built at run time
+        cast("Any", shape).__pydantic_config__ = _SETTINGS  # a typed dict does not take those of the validator around it
         try:
             return Form(shape)
         except PydanticUndefinedAnnotation as error:
@@ -338,12 +333,19 @@ class Signature:
 
     def _invalid(self, what: str, error: pydantic_core.ValidationError) -> ValidationError:
         problems = tuple(
-            (".".join(str(step) for step in item["loc"]), item["msg"])
+            (_place(item["loc"]), _TAG if item["type"] == "union_tag_invalid" else item["msg"])
             for item in error.errors(include_input=False, include_url=False, include_context=False)
         )
         return ValidationError(self.task, what, problems)
 
 
+def _place(steps: tuple[int | str, ...]) -> str:
+    """Where a problem is; a key that does not fit is a value, and not told."""
+    known = steps[:-2] + steps[-1:] if steps[-1:] == ("[key]",) else steps
+    return ".".join(str(step) for step in known)
+
+
+_TAG = "Input tag does not match any of the expected tags"
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _VALUE_START = len(b'{"value":')
 
@@ -355,15 +357,16 @@ def _with_serializer(data: bytes, serializer: Serializer) -> Arguments:
     return Arguments(content_type=serializer.content_type, data=serializer.dumps(pydantic_core.from_json(data)))
 
 
-def _keep(value: Any, handler: Callable[[Any], Any]) -> Any:
+def _read_what_fits(form: Form, data: bytes) -> dict[str, Any]:
+    """The values by name; one that does not fit its annotation as plain data."""
     try:
-        return handler(value)
+        values: dict[str, Any] = form.read(data)
     except pydantic_core.ValidationError:
-        return value
-
-
-def _lenient(annotation: Any) -> Any:
-    return Annotated[annotation, WrapValidator(_keep)]
+        values = pydantic_core.from_json(data)
+        for name, value in values.items():
+            with suppress(pydantic_core.ValidationError):
+                values[name] = form.read(pydantic_core.to_json({name: value}, inf_nan_mode="constants"))[name]
+    return values
 
 
 def _hints(function: Callable[..., Any], names: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,6 @@ class ThreadPool:
         self._lock = threading.Lock()
         self._threads = 0
         self._busy = 0
-        self._surplus = 0
 
     def submit(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
         """Run *function* in a thread, in a copy of the current context; the future is its result or exception."""
@@ -46,9 +45,10 @@ class ThreadPool:
 
     def abandon(self, future: asyncio.Future[Any]) -> None:
         """Nobody will wait for this function any longer: give its place to another thread."""
-        self.abandoned.add(future)
         with self._lock:
-            self._surplus += 1
+            if any(future is done for done, _, _ in self._done):
+                return  # it has ended meanwhile: its thread is free
+            self.abandoned.add(future)
         self._threads -= 1
         self._busy -= 1
 
@@ -68,20 +68,15 @@ class ThreadPool:
                 value, worked = context.run(function), True
             except BaseException as error:  # noqa: BLE001 - the edge of user code: all of it goes to the caller, SystemExit too
                 value, worked = error, False
-            self._bring_back(future, worked=worked, value=value)
+            was_replaced = self._bring_back(future, worked=worked, value=value)
             del work, future, function, context, value  # an idle thread keeps nothing alive
-            if self._is_surplus():
+            if was_replaced:
                 return
 
-    def _is_surplus(self) -> bool:
+    def _bring_back(self, future: asyncio.Future[Any], *, worked: bool, value: Any) -> bool:
+        """Hand over what came out; True if this thread's place was given away meanwhile."""
         with self._lock:
-            if self._surplus == 0:
-                return False
-            self._surplus -= 1
-            return True
-
-    def _bring_back(self, future: asyncio.Future[Any], *, worked: bool, value: Any) -> None:
-        with self._lock:
+            was_replaced = future in self.abandoned
             self._done.append((future, worked, value))
             is_first = len(self._done) == 1
         if is_first:
@@ -89,6 +84,7 @@ class ThreadPool:
                 future.get_loop().call_soon_threadsafe(self._deliver)
             except RuntimeError:  # the loop is closed: nobody waits any more
                 self._done.clear()
+        return was_replaced
 
     def _deliver(self) -> None:
         with self._lock:

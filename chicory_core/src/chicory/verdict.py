@@ -92,8 +92,16 @@ def started_record(attempt: Attempt, *, holds: bool = False) -> ResultRecord:
 
 def describe(error: BaseException) -> tuple[str, str]:
     """An error's type and text; the text is cut where it is longer than anyone reads."""
-    text = str(error)
+    try:
+        text = _sendable(str(error))
+    except Exception:  # noqa: BLE001 - the edge of user code: an error may be unable to say what it is
+        text = "(its text cannot be had)"
     return type(error).__qualname__, text if len(text) <= _ERROR_LIMIT else f"{text[:_ERROR_LIMIT]}…"
+
+
+def _sendable(text: str) -> str:
+    """*text* as UTF-8 can carry it: file names from the system may hold what it cannot."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _state(outcome: Outcome) -> TaskState:
@@ -143,5 +151,5 @@ def _document(attempt: Attempt, outcome: Outcome, *, now: datetime, ignored: boo
 def _remote_traceback(error: BaseException) -> str | None:
     if error.__traceback__ is None:
         return None
-    text = "".join(traceback.format_exception(error))
+    text = _sendable("".join(traceback.format_exception(error)))
     return text if len(text) <= _TRACEBACK_LIMIT else f"…{text[-_TRACEBACK_LIMIT:]}"

@@ -38,7 +38,11 @@ def _backend(place: Place) -> SqliteBackend:
     from chicory_sqlite.backend import SqliteBackend
     from chicory_sqlite.broker import SqliteBroker
 
-    if place.url is None and isinstance(place.broker, SqliteBroker) and "sqlite" not in place.config.backend.given:
+    if (
+        place.url is None
+        and isinstance(place.broker, SqliteBroker)
+        and "path" not in place.config.backend.sqlite.model_fields_set
+    ):
         return SqliteBackend(place.broker.file)
     return SqliteBackend(_file(place, place.config.backend.sqlite))
 

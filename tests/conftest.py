@@ -1,5 +1,6 @@
 """What the core's tests share: an app in memory under a clock that stands still."""
 
+import os
 from contextlib import asynccontextmanager
 
 import pytest
@@ -7,6 +8,13 @@ import pytest
 from chicory import Chicory, Worker, WorkerConfig
 from chicory.memory import MemoryBackend, MemoryBroker, MemoryStore
 from chicory.testing import FakeClock
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    """What the shell of whoever runs the tests has set is not what is tested."""
+    for name in [name for name in os.environ if name.startswith("CHICORY_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

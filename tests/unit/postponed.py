@@ -33,7 +33,7 @@ def named_like_a_context(ctx: int) -> int: ...
 def takes_what_is_defined_later(order: Later) -> list[Later]: ...
 
 
-def takes_what_is_never_defined(order: Never) -> None: ...  # noqa: F821 - that is the point
+def takes_what_is_never_defined(order: Never) -> None: ...
 
 
 def takes_what_only_checkers_import(price: OnlyForCheckers) -> None: ...
@@ -43,10 +43,10 @@ def register_early(app):
     """Two tasks of *app*: one with a type that is defined in here later, one with a type that never is."""
 
     @app.task(name="early")
-    def early(order: Local) -> Local: ...  # noqa: F821 - that is the point
+    def early(order: Local) -> Local: ...
 
     @app.task(name="hopeless")
-    def hopeless(order: Nowhere) -> None: ...  # noqa: F821 - that is the point
+    def hopeless(order: Nowhere) -> None: ...
 
     return early, hopeless
 

@@ -143,7 +143,7 @@ VALUES = [
     ("fixed tuple", tuple[int, str, datetime], (1, "a", NOON)),
     ("variadic tuple", tuple[int, ...], (1, 2, 3)),
     ("empty tuple", tuple[int, ...], ()),
-    ("optional, given", Optional[UUID], UUID(int=1)),  # noqa: UP045 - both ways to write it
+    ("optional, given", Optional[UUID], UUID(int=1)),
     ("optional, None", UUID | None, None),
     ("union, number", int | str, 1),
     ("union, digits", int | str, "1"),

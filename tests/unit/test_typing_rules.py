@@ -96,8 +96,8 @@ class Plain(BaseModel):
         list[int],
         dict[str, Any],
         tuple[int, ...],
-        Optional[int],  # noqa: UP045 - both ways to write it
-        Union[int, str],  # noqa: UP007 - the same
+        Optional[int],
+        Union[int, str],
         int | None,
         Literal["a", 1],
         Annotated[int, Field(gt=0)],

@@ -114,8 +114,7 @@ class Engine:
             self._park()
             requests = [self._inbox.popleft() for _ in range(len(self._inbox))]
             try:
-                self._check_clock()
-                self._serve(requests)
+                self._serve([*self._check_clock(), *requests])
             except Exception as error:  # noqa: BLE001 - this thread must live: whoever asked gets to know
                 self._fail_all([*requests, *self._receives], self._translated(error))
         for receive in self._receives:
@@ -331,12 +330,12 @@ class Engine:
     def _clock_offset(self) -> float:
         return self.file.clock.now().timestamp() - self.file.clock.monotonic()
 
-    def _check_clock(self) -> None:
+    def _check_clock(self) -> list[Request]:
         """Leases are kept by the wall clock, which all processes share; when it is set, none may end early or never."""
         jump = self._clock_offset() - self._offset
         messages, monotonic = self._tables.messages, self.file.clock.monotonic()
-        if abs(jump) > _JUMP:
-            self._offset += jump
-            messages.reclaim_after(monotonic + messages.longest_lease())
-            if jump < 0:
-                self._inbox.append(Request(lambda tables: tables.messages.clamp_leases(), None, is_write=True))
+        if abs(jump) <= _JUMP:
+            return []
+        self._offset += jump
+        messages.reclaim_after(monotonic + messages.longest_lease())
+        return [Request(lambda tables: tables.messages.clamp_leases(), None, is_write=True)] if jump < 0 else []

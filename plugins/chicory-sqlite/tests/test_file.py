@@ -229,5 +229,6 @@ async def test_closing_the_last_user_ends_the_thread_and_the_log(file):
         await first.publish([an_envelope()])
         thread = first.engine._thread
 
+    thread.join(timeout=5)
     assert not thread.is_alive()
     assert not file.path.with_name("chicory.db-wal").exists()

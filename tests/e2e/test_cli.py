@@ -26,6 +26,15 @@ async def test_send_and_result_call_a_task_and_show_what_it_gave(project, start_
         assert (known["state"], known["value"], known["task"]) == ("SUCCESS", 9, "tasks.add")
 
 
+async def test_the_module_alone_may_stand_for_its_app(project, start_workers):
+    async with project.app() as app:
+        await start_workers(app, 1)
+
+        sent = await asyncio.to_thread(project.run, "send", "tasks", "tasks.add", "1", "2", "--wait", "--timeout", "10")
+
+        assert (sent.returncode, sent.stdout.strip()) == (0, "3"), sent.stderr
+
+
 async def test_a_failed_task_gives_its_error_and_exit_code_one(project, start_workers):
     async with project.app() as app:
         await start_workers(app, 1)
@@ -159,6 +168,7 @@ WRONG = {
     "unknown plugin": (["worker", "tasks:app", "--plugin", "nats"], 2, "run `pip install chicory-nats`"),
     "unknown scheme": (["worker", "tasks:app", "--broker", "redis://localhost"], 2, "run `pip install chicory-redis`"),
     "unknown broker": (["worker", "tasks:app", "--broker", "sqlit"], 2, "did you mean 'sqlite'?"),
+    "blocked plugin": (["worker", "tasks:app", "--plugin", "no:sqlite"], 2, "take back no:sqlite"),
     "dead letters": (["worker", "tasks:app", "--dlq"], 2, "pip install chicory-dlq"),
     "bad number": (["worker", "tasks:app", "--concurrency", "0"], 2, "0 is not in the range x>=1"),
     "ttl below interval": (["worker", "tasks:app", "--heartbeat-ttl", "1"], 2, "heartbeat_ttl must exceed heartbeat_interval"),

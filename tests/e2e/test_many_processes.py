@@ -79,6 +79,23 @@ async def _others(app, former):
     return pids - {min(former)} if len(pids - former) == 1 else None
 
 
+async def test_workers_whose_supervisor_dies_while_they_start_end_too(project):
+    async with project.app() as app:
+        supervisor = project.start("worker", "tasks:app", "--workers", "2")
+        pids = await until(lambda: _children(supervisor.pid, 2))
+
+        supervisor.kill()
+
+        await until(lambda: not any(_is_alive(pid) for pid in pids))
+        assert await app.backend.get_active_workers() == []
+
+
+def _children(pid, count):
+    with open(f"/proc/{pid}/task/{pid}/children") as children:
+        found = [int(child) for child in children.read().split()]
+    return found if len(found) == count else None
+
+
 async def test_a_supervisor_forwards_one_signal_and_waits_for_its_workers(project):
     async with project.app() as app:
         supervisor = project.start("worker", "tasks:app", "--workers", "2", "--concurrency", "1")

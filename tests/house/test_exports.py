@@ -17,7 +17,7 @@ SOURCE = Path(chicory.__file__).parent
 MODULES = sorted(
     "chicory." + ".".join(f.relative_to(SOURCE).with_suffix("").parts)
     for f in SOURCE.rglob("*.py")
-    if f.name not in ("__init__.py", "__main__.py") and "cli" not in f.parts
+    if f.name not in ("__init__.py", "__main__.py") and not {"cli", "demo"} & set(f.parts)
 )
 
 

@@ -20,7 +20,7 @@ ROWS = [
     ["task"],
     ["middleware", "offers"],
     ["logs"],
-    ["lease", "suspects"],
+    ["lease", "suspects", "events"],
     ["verdict"],
     ["outbox", "execution", "heartbeat", "tally"],
     ["pump"],

@@ -282,6 +282,23 @@ async def test_event_sinks_get_what_is_published_and_run(install, work):
     assert [kind for kind, task in told if task == "one"] == ["task.published", "task.started", "task.succeeded"]
 
 
+async def test_event_sinks_that_raise_do_not_touch_a_call_that_was_published(install, store):
+    def broken(event):
+        raise RuntimeError("no room in the log")
+
+    install(tell=plugin(chicory_event_sinks=lambda app: [broken]))
+    app = Chicory(broker="memory")
+
+    @app.task(name="one")
+    async def one() -> int:
+        return 1
+
+    async with app:
+        await one.delay()
+
+        assert (await app.broker.stats()).ready == 1
+
+
 async def test_doctor_checks_return_findings(install):
     async def check():
         return [Finding(level=FindingLevel.WARNING, what="no persistence", fix="turn it on")]

@@ -84,7 +84,7 @@ def test_a_plugin_that_was_asked_for_and_is_missing_says_what_to_do(name, hint):
     with pytest.raises(PluginNotFoundError) as missing:
         load(name)
 
-    assert str(missing.value) == f"no installed plugin offers the plugin {name!r}: {hint}"
+    assert str(missing.value) == f"no plugin {name!r} is installed: {hint}"
 
 
 BROKEN = {

@@ -88,6 +88,8 @@ class Chicory:
         self._warn_of_unknown_settings()
         chosen = Choice(self.plugins, self.config, launch, clock).make(broker, backend)
         self._broker, self._backend = chosen.broker, chosen.backend
+        self.result_ttl = chosen.result_ttl
+        """Seconds for which a result is kept after its task has ended."""
         self.serializers, self.serializer = self._read_serializers()
         self._registry = TaskRegistry()
         self._option_specs = self._read_option_specs()

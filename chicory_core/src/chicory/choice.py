@@ -11,7 +11,7 @@ from msgspec import Struct
 from chicory.backend import Backend
 from chicory.broker import Broker
 from chicory.config import EMBEDDED_BROKER
-from chicory.errors import ConfigurationError
+from chicory.errors import ConfigurationError, PluginNotFoundError
 from chicory.logs import get_logger
 from chicory.offers import Place
 from chicory.plugins import split_names
@@ -48,6 +48,8 @@ class Chosen(Struct, frozen=True, kw_only=True):
     broker: Broker
     backend: Backend | None
     plugin: str | None
+    result_ttl: float
+    """Seconds for which results are kept: as the backend's section says, else the configuration."""
 
 
 @final
@@ -67,7 +69,9 @@ class Choice:
             ConfigurationError: an argument of another kind.
         """
         plugin, url, built = self._broker(broker)
-        return Chosen(broker=built, backend=self._backend(backend, plugin, url, built), plugin=plugin)
+        self._result_ttl = self._config.result_ttl
+        chosen = self._backend(backend, plugin, url, built)
+        return Chosen(broker=built, backend=chosen, plugin=plugin, result_ttl=self._result_ttl)
 
     # --- broker --------------------------------------------------------------------------------
 
@@ -145,7 +149,17 @@ class Choice:
         if url is None:
             url = self._config.backend.url if _fits(self._config.backend.url, spec.schemes) else beside_url
         place = Place(url=url, config=self._config, clock=self._clock, broker=broker, shared=self._shared)
+        self._result_ttl = self._ttl_of(name)
         return cast("Backend", _built(spec, place))
+
+    def _ttl_of(self, name: str) -> float:
+        try:
+            own = self._config.backend.section(name).result_ttl
+        except PluginNotFoundError:  # not every backend has a section
+            own = None
+        except pydantic.ValidationError as error:
+            raise ConfigurationError(f"settings: {readable(error)}") from error
+        return self._config.result_ttl if own is None else own
 
     def _given_backend(self, argument: object) -> Backend:
         if not _has(argument, "store", "fetch", "wait"):

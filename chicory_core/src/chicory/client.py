@@ -12,6 +12,7 @@ from chicory.backend import store_then_settle
 from chicory.batch import Batcher
 from chicory.codec import encode
 from chicory.errors import CapabilityError, PayloadTooLargeError
+from chicory.events import tell
 from chicory.message import Event
 from chicory.middleware import PublishMiddleware, compose_publish
 
@@ -166,5 +167,4 @@ class Client:
         now = self._outgoing.clock.now()
         for message in messages:
             event = Event(kind="task.published", at=now, task_id=message.id, task=message.name, queue=message.queue)
-            for sink in self._outgoing.sinks:
-                sink(event)
+            tell(self._outgoing.sinks, event)

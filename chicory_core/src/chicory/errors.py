@@ -124,18 +124,25 @@ class PluginError(ConfigurationError):
 
 @final
 class PluginNotFoundError(PluginError):
-    """Nobody installed offers this name."""
+    """Nobody installed, and not blocked, offers this name."""
 
-    def __init__(self, kind: str, name: str, known: tuple[str, ...], install: str | None = None) -> None:
-        super().__init__(kind, name, known, install)
-        self.kind, self.name, self.known, self.install = kind, name, known, install
+    def __init__(
+        self, kind: str, name: str, known: tuple[str, ...], install: str | None = None, blocked: str | None = None
+    ) -> None:
+        super().__init__(kind, name, known, install, blocked)
+        self.kind, self.name, self.known, self.install, self.blocked = kind, name, known, install, blocked
 
     def __str__(self) -> str:
+        if self.kind == "plugin":
+            what = f"no plugin {self.name!r} is installed"
+        else:
+            what = f"no installed plugin offers the {self.kind} {self.name!r}"
+        if self.blocked:
+            return f"{what} and is not blocked: take back {self.blocked}"
         if self.install:
-            return f"no installed plugin offers the {self.kind} {self.name!r}: run `pip install {self.install}`"
+            return f"{what}: run `pip install {self.install}`"
         near = nearest(self.name, self.known)
-        hint = f"did you mean {near!r}?" if near else f"installed are {', '.join(self.known) or 'none'}"
-        return f"no installed plugin offers the {self.kind} {self.name!r}: {hint}"
+        return f"{what}: " + (f"did you mean {near!r}?" if near else f"installed are {', '.join(self.known) or 'none'}")
 
 
 @final

@@ -42,6 +42,8 @@ class Host(Protocol):
     @property
     def config(self) -> ChicoryConfig: ...
     @property
+    def result_ttl(self) -> float: ...
+    @property
     def tasks(self) -> Mapping[str, Task[..., Any]]: ...
     @property
     def serializers(self) -> Mapping[str, Serializer]: ...
@@ -156,7 +158,7 @@ class AppBackend:
         """
         host = self._host
         return await forget_workers(
-            await self._backend(), now=host.clock.now(), stale_seconds=stale_seconds, result_ttl=host.config.result_ttl
+            await self._backend(), now=host.clock.now(), stale_seconds=stale_seconds, result_ttl=host.result_ttl
         )
 
     async def health(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from typing import TYPE_CHECKING, final
@@ -27,13 +28,18 @@ class Lifeline:
 
     def say_ready(self, shutdown_timeout: float) -> None:
         """Tell the supervisor, and for how long this worker may take to stop."""
-        self._socket.sendall(msgspec.json.encode({"pid": os.getpid(), "shutdown_timeout": shutdown_timeout}))
+        with contextlib.suppress(ConnectionError):  # it has died: that is read from the socket
+            self._socket.sendall(msgspec.json.encode({"pid": os.getpid(), "shutdown_timeout": shutdown_timeout}))
 
     def close(self) -> None:
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
     def _read(self) -> None:
-        if not self._socket.recv(64):
+        try:
+            is_cut = not self._socket.recv(64)
+        except ConnectionError:  # it died with something of ours unread
+            is_cut = True
+        if is_cut:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._on_cut()

@@ -144,7 +144,9 @@ class Plugins:
 
     def refuse_unknown(self, kind: str, name: str, known: Iterable[str]) -> PluginNotFoundError:
         """The error for a broker or backend *name* that nobody offers."""
-        return PluginNotFoundError(kind, name, tuple(sorted(known)), install_hint(name))
+        info = self._infos.get(name)
+        blocked = f"no:{name}" if info is not None and info.state == "blocked" else None
+        return PluginNotFoundError(kind, name, tuple(sorted(known)), install_hint(name), blocked)
 
     # --- loading -------------------------------------------------------------------------------
 

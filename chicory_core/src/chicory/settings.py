@@ -9,14 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit, urlunsplit
 
 import pydantic
-from pydantic_settings import BaseSettings, InitSettingsSource, PyprojectTomlConfigSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    PyprojectTomlConfigSettingsSource,
+    SettingsConfigDict,
+)
 
 from chicory.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from pydantic_settings import PydanticBaseSettingsSource
+    from pydantic.fields import FieldInfo
 
 __all__ = [
     "BackendSection",
@@ -67,12 +73,31 @@ def settings_from(*path: str) -> SettingsConfigDict:
     )
 
 
-class _OwnTable(PyprojectTomlConfigSettingsSource):
-    """A table of ``pyproject.toml`` without those below it that are groups of their own: they are read by these, in order."""
+def _own(settings_cls: type[BaseSettings], values: dict[str, Any]) -> dict[str, Any]:
+    """*values* without the groups inside of a group: these read their own variables and tables, each in its place."""
+    groups = getattr(settings_cls, "groups", ())
+    return {name: value for name, value in values.items() if name not in groups}
+
+
+class _OwnVariables(PydanticBaseSettingsSource):
+    """The environment, or ``.env``, without inner groups."""
+
+    def __init__(self, settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._source = source
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return self._source.get_field_value(field, field_name)
 
     def __call__(self) -> dict[str, Any]:
-        groups = getattr(self.settings_cls, "groups", ())
-        return {name: value for name, value in super().__call__().items() if name not in groups}
+        return _own(self.settings_cls, self._source())
+
+
+class _OwnTable(PyprojectTomlConfigSettingsSource):
+    """A table of ``pyproject.toml`` without inner groups."""
+
+    def __call__(self) -> dict[str, Any]:
+        return _own(self.settings_cls, super().__call__())
 
 
 class PluginSettings(BaseSettings):
@@ -98,7 +123,8 @@ class PluginSettings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         if isinstance(init_settings, InitSettingsSource):
             cls._refuse_unknown(init_settings.init_kwargs)
-        return init_settings, env_settings, dotenv_settings, _OwnTable(settings_cls)
+        variables = (_OwnVariables(settings_cls, source) for source in (env_settings, dotenv_settings))
+        return init_settings, *variables, _OwnTable(settings_cls)
 
     @classmethod
     def _refuse_unknown(cls, arguments: Mapping[str, Any]) -> None:

@@ -48,7 +48,7 @@ class Supervisor:
     """Keeps *count* processes of *command* alive, until a signal.
 
     Each gets ``--lifeline FD`` appended: a socket on which it says that it is ready, and which it sees closed when the parent
-    dies. A first process that ends before it is ready ends them all: it cannot start.
+    dies. A first process that leaves with an error before it is ready ends them all: it cannot start.
     """
 
     def __init__(self, command: Sequence[str], count: int, *, rng: Random | None = None) -> None:
@@ -86,7 +86,7 @@ class Supervisor:
             if self._stopping.is_set():
                 self._note_exit(child, code)
                 return
-            if not child.is_ready and not child.was_ready:
+            if code > 0 and not child.was_ready:
                 self._log.error("worker_cannot_start", number=child.number, exit_code=code)
                 self._stop_all(code or 1)
                 return
@@ -122,7 +122,10 @@ class Supervisor:
             ours.close()
 
     async def _await_ready(self, child: _Child, lifeline: socket.socket) -> None:
-        data = await asyncio.get_running_loop().sock_recv(lifeline, 1024)
+        try:
+            data = await asyncio.get_running_loop().sock_recv(lifeline, 1024)
+        except ConnectionError:
+            return  # it has died: its exit code says more
         if data:
             said = msgspec.json.decode(data)
             self._shutdown_timeout = max(self._shutdown_timeout, float(said["shutdown_timeout"]))

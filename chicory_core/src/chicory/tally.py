@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
+from chicory.events import tell
 from chicory.logs import get_logger
 from chicory.message import Event
 from chicory.middleware import Attempt, Decision, Outcome
@@ -67,19 +68,15 @@ class Tally:
         self.tell(Event(kind=kind, at=self._clock.now(), worker_id=self._worker_id, reason=reason))
 
     def tell(self, event: Event) -> None:
-        """Give *event* to every sink; one that raises is logged, and harms nobody."""
-        for sink in self._sinks:
-            try:
-                sink(event)
-            except Exception as error:  # noqa: BLE001 - the edge of a plugin's code
-                self._log.exception("event_sink_failed", kind=event.kind, exc_info=error)
+        """Give *event* to every sink."""
+        tell(self._sinks, event)
 
     def _log_error(self, attempt: Attempt, outcome: Outcome, error: BaseException) -> None:
         facts = {"task": attempt.task_name, "task_id": attempt.delivery.envelope.id, "error_type": describe(error)[0]}
         if outcome.decision is Decision.RETRY:
             self._log.warning("retry_scheduled", delay=round(outcome.delay, 3), **facts)
         elif outcome.has_failed:
-            self._log.error("task_failed", reason=outcome.reason, **facts)
+            self._log.error("task_failed", reason=outcome.reason or "error", **facts)
 
     def _tell(self, kind: str, attempt: Attempt, outcome: Outcome | None = None) -> None:
         now = self._clock.now()

@@ -272,7 +272,7 @@ class Worker:
             clock=self._clock,
             backoff=Backoff(self._clock, self._rng),
             config=self.config,
-            keeping=Keeping(result_ttl=app.config.result_ttl, ignored_ttl=_IGNORED_TTL) if keeps_results else None,
+            keeping=Keeping(result_ttl=app.result_ttl, ignored_ttl=_IGNORED_TTL) if keeps_results else None,
             watch=self._tally,
         )
 
@@ -332,7 +332,7 @@ class Worker:
             await connection.broker.cleanup(queue, stale)
         if connection.backend is not None:
             gone = await forget_workers(
-                connection.backend, now=self._clock.now(), stale_seconds=stale, result_ttl=self._app.config.result_ttl
+                connection.backend, now=self._clock.now(), stale_seconds=stale, result_ttl=self._app.result_ttl
             )
             if gone:
                 self._log.info("workers_forgotten", count=gone)
@@ -376,7 +376,7 @@ class Worker:
     def _require_dead_letters(self) -> None:
         if not any(info.name == _DLQ_PLUGIN and info.state == "active" for info in self._app.plugins):
             known = tuple(info.name for info in self._app.plugins)
-            raise PluginNotFoundError("plugin (for use_dead_letter_queue)", _DLQ_PLUGIN, known, f"chicory-{_DLQ_PLUGIN}")
+            raise PluginNotFoundError("use_dead_letter_queue of plugin", _DLQ_PLUGIN, known, f"chicory-{_DLQ_PLUGIN}")
 
 
 def offered_layers(app: Chicory) -> list[ExecuteMiddleware]:

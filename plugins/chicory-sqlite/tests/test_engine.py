@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from datetime import timedelta
 
 import pytest
 
@@ -82,6 +83,17 @@ async def test_a_message_that_is_published_while_another_waits_wakes_the_receive
     await broker.publish([an_envelope(queue="other")])
 
     assert len(await asyncio.wait_for(waiting, 5)) == 1
+
+
+async def test_a_waiting_receive_learns_of_a_message_that_is_due_sooner(broker, clock):
+    waiting = asyncio.ensure_future(broker.receive(["default"], 1, 3600))
+    await broker.publish([an_envelope(due=clock.now() + timedelta(seconds=100))])
+    await broker.publish([an_envelope(due=clock.now() + timedelta(seconds=10))])
+
+    (receive,) = await eventually(lambda: [r for r in broker.engine._receives if r.change > 0])
+
+    assert await eventually(lambda: receive.change - clock.monotonic() == pytest.approx(10))
+    waiting.cancel()
 
 
 # --- the doorbell ----------------------------------------------------------------------------------

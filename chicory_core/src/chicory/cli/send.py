@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import click
@@ -44,7 +45,7 @@ def command(
     Each ARGUMENT is JSON; what is no JSON is taken as text. Without APP the settings alone say where messages go, and the
     worker checks the arguments.
     """
-    if ":" in words[0] and len(words) > 1 and app_option is None:
+    if len(words) > 1 and app_option is None and _is_app(words[0]):
         app_option, words = words[0], words[1:]
     launch = launch_from(plugins=plugins, broker=broker, backend=backend)
     if app_option:
@@ -69,6 +70,12 @@ def command(
         click.echo(value)
         if os.isatty(1):
             click.echo(f"its result: chicory result {value} --wait", err=True)
+
+
+def _is_app(word: str) -> bool:
+    """Whether the first word is an app and not a task: ``module:attribute``, or a module that lies here."""
+    path = Path(*word.split("."))
+    return ":" in word or path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def _value(text: str) -> Any:

@@ -187,6 +187,8 @@ class Engine:
             else:
                 self._fail([*writes, *receives], self._translated(error))
             return
+        for receive in claiming:
+            receive.change = 0.0  # what was written may become ready by itself sooner than was known before: look again
         self._park_or_answer(claiming)
 
     def _transact(self, writes: Sequence[Request], receives: Sequence[Receive]) -> list[Receive]:

@@ -8,6 +8,7 @@ from chicory import Chicory, TaskState, Worker, WorkerConfig
 from chicory.errors import BackendConnectionError, BrokerConnectionError, BrokerFullError
 from chicory.memory import MemoryBackend, MemoryBroker
 from chicory.testing import eventually, receive_one
+from chicory.verdict import hand_back
 
 
 class Trouble:
@@ -128,17 +129,68 @@ async def test_messages_received_ahead_keep_their_lease_too(app, store, clock):
         await gate.wait()
 
     async with app, MemoryBroker(store=store) as rival:
-        worker = Worker(app, WorkerConfig(concurrency=1))
+        worker = Worker(app, WorkerConfig(concurrency=1, lease_seconds=0.3))
         await worker.start()
         worker._pump._pace._now = 5
         results = await slow.delay_many([()] * 4)
         await eventually(lambda: len(store.leased) == 4)
 
-        for _ in range(5):
-            await clock.advance(20)
+        for _ in range(9):
+            await clock.advance(0.1)
 
+        assert len(store.leased) == 4
         assert await rival.receive(["default"], 10, 0) == []
         gate.set()
+        await asyncio.gather(*results)
+        await worker.stop()
+
+
+async def test_messages_received_ahead_go_back_uncounted_once_no_task_ends(app, store, clock):
+    gate = asyncio.Event()
+    ran = []
+
+    @app.task
+    async def slow(number: int) -> None:
+        ran.append(number)
+        await gate.wait()
+
+    async with app, MemoryBroker(store=store) as rival:
+        worker = Worker(app, WorkerConfig(concurrency=1))
+        await worker.start()
+        worker._pump._pace._now = 5
+        results = await slow.delay_many([(number,) for number in range(4)])
+        await eventually(lambda: len(store.leased) == 4)
+
+        await clock.advance(2)
+
+        others = await rival.receive(["default"], 10, 0)
+        assert [(d.delivery_count, d.envelope.hop) for d in others] == [(1, 1)] * 3
+        assert worker.get_stats().active_tasks == 1
+        await rival.settle([hand_back(delivery) for delivery in others])
+        gate.set()
+        await asyncio.gather(*results)
+        await worker.stop()
+
+    assert ran == [0, 1, 2, 3]
+
+
+async def test_messages_received_ahead_stay_while_tasks_end(app, store, clock):
+    @app.task
+    async def slow() -> None:
+        await clock.sleep(0.9)
+
+    async with app:
+        worker = Worker(app, WorkerConfig(concurrency=1))
+        await worker.start()
+        worker._pump._pace._now = 5
+        results = await slow.delay_many([()] * 5)
+        await eventually(lambda: len(store.leased) == 5)
+
+        for left in (4, 3, 2, 1):
+            await clock.advance(0.91)
+            await eventually(lambda left=left: len(store.leased) == left)
+
+        await clock.advance(1)
         await asyncio.gather(*results)
         await worker.stop()
 

@@ -85,8 +85,8 @@ class WorkerConfig(PluginSettings):
     """How long a message is this worker's without being renewed; it is renewed every third of that."""
     max_deliveries: int = Field(default=5, gt=0)
     """How often a message is handed out before a task that never settles counts as failed."""
-    prefetch: int = Field(default=64, ge=0)
-    """The most messages received ahead of free slots; how many really are follows the speed of the last 100 ms."""
+    prefetch: int = Field(default=256, ge=0)
+    """The most messages received ahead of free slots; how many really are: as were finished in the last 100 ms."""
     threads: int | None = Field(default=None, gt=0)
     """Threads for sync tasks; as many as ``concurrency`` unless given."""
     unknown_task_seconds: float = Field(default=600.0, ge=0)

@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
 
 from msgspec.structs import replace
 
@@ -19,7 +19,7 @@ from chicory.suspects import choose, is_suspect, put_back
 from chicory.verdict import hand_back, record_of, settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from collections.abc import Set as AbstractSet
 
     from chicory.backend import Joined
@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 _RECEIVE_WAIT = 5.0
 _PACE_WINDOW = 0.1
+_STALL = 1.0
+"""Seconds without any task ending after which what was received ahead goes back."""
 _OUTBOX_FACTOR = 4
 _SUSPECT_STEP = 0.1
 """Seconds from one suspect that is put back to the next: they come again one by one."""
@@ -55,9 +57,12 @@ class Pace:
         self._clock = clock
         self._since = clock.monotonic()
         self._now = self._before = 0
+        self.ended = 0
+        """Tasks that have ended since the start."""
 
     def count(self) -> None:
         self._now += 1
+        self.ended += 1
 
     def recent(self) -> int:
         elapsed = self._clock.monotonic() - self._since
@@ -117,6 +122,7 @@ class Pump:
         self._running: dict[str, _Running] = {}
         self._waiting: deque[Delivery] = deque()
         self._suspect: str | None = None
+        self._refill_at = 0
         self._room = asyncio.Event()
         self._idle = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -124,6 +130,7 @@ class Pump:
         self._group: asyncio.TaskGroup | None = None
         self._receiver: asyncio.Task[None] | None = None
         self._is_draining = False
+        self._is_watching_stall = False
 
     @property
     def active(self) -> int:
@@ -158,9 +165,7 @@ class Pump:
         if self._receiver is not None:
             self._receiver.cancel()
             await asyncio.wait([self._receiver])
-        for delivery in self._waiting:
-            self._outbox.settle(hand_back(delivery))
-        self._waiting.clear()
+        self._put_back_waiting()
         await self._until_idle(seconds, hurry)
         for running in list(self._running.values()):
             self._cancel(running, "shutdown")
@@ -222,12 +227,16 @@ class Pump:
                 return answer
 
     async def _wanted(self) -> int:
-        """How many deliveries to ask for, once there is room for one: the free slots, and as many more as soon will be."""
+        """How many deliveries to ask for: the free slots, and as many more as soon will be.
+
+        Asks once half of what was received ahead has started: a few batches cost less than many single messages.
+        """
         while True:
             self._room.clear()
-            held = len(self._running) + len(self._waiting)
-            wanted = self._config.concurrency + min(self._config.prefetch, self._pace.recent()) - held
-            if wanted > 0 and not self._is_congested():
+            ahead = min(self._config.prefetch, self._pace.recent())
+            self._refill_at = ahead // 2
+            wanted = self._config.concurrency + ahead - len(self._running) - len(self._waiting)
+            if wanted > 0 and len(self._waiting) <= self._refill_at and not self._is_congested():
                 return wanted
             await self._room.wait()
 
@@ -241,6 +250,23 @@ class Pump:
             else:
                 self._waiting.append(delivery)
         self._start()
+        if self._waiting and not self._is_watching_stall:
+            self._is_watching_stall = True
+            self._in_group(self._put_back_stalled())
+
+    async def _put_back_stalled(self) -> None:
+        """Put back what was received ahead once no task has ended for a while: others may be free to run it."""
+        ended = -1
+        while self._waiting and ended != self._pace.ended:
+            ended = self._pace.ended
+            await self._clock.sleep(_STALL)
+        self._is_watching_stall = False
+        self._put_back_waiting()
+
+    def _put_back_waiting(self) -> None:
+        for delivery in self._waiting:
+            self._outbox.settle(hand_back(delivery))
+        self._waiting.clear()
 
     async def _put_back_suspects(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Keep at most one suspect in this process; returns once the others are safely back with the broker."""
@@ -269,7 +295,8 @@ class Pump:
             # Not in a TaskGroup: its bookkeeping costs an eighth of a small task; `_run_one` lets nothing escape.
             self._running[delivery.receipt] = _Running(self._loop.create_task(self._run_one(delivery)))
             self._idle.clear()
-        self._room.set()
+        if len(self._waiting) <= self._refill_at:
+            self._room.set()
 
     async def _run_one(self, delivery: Delivery) -> None:
         running = self._running[delivery.receipt]
@@ -313,13 +340,13 @@ class Pump:
             return
         made = settlement(attempt, outcome, now=now, keeping=self._keeping)
         if not self._broker.capabilities.delayed and any(envelope.due for envelope in made.publish):
-            self._hold(made, outcome.delay)
+            self._in_group(self._settle_when_due(made, outcome.delay))
             return
         self._outbox.settle(made)
 
-    def _hold(self, made: Settlement, delay: float) -> None:
+    def _in_group(self, work: Coroutine[Any, Any, None]) -> None:
         assert self._group is not None, "nothing runs outside of run()"  # noqa: S101
-        self._group.create_task(self._settle_when_due(made, delay))
+        self._group.create_task(work)
 
     async def _settle_when_due(self, made: Settlement, delay: float) -> None:
         """For a broker that cannot hold a message back: keep the delivery under its lease until what follows it is due."""

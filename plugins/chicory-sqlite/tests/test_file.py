@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from chicory import BrokerConnectionError, Chicory
 from chicory.errors import BackendConnectionError, BrokerFullError, ConfigurationError
+from chicory.plugin import Settlement
 from chicory.testing import a_record, an_envelope, receive_one
 from chicory_sqlite import File, SqliteBackend, SqliteBroker, schema
 
@@ -32,6 +33,20 @@ async def test_commits_are_synced_as_configured(file, durability, level):
         pragmas = await broker.engine.submit(lambda _t: _pragmas(broker.engine), is_write=False)
 
     assert pragmas == ("wal", level)
+
+
+async def test_only_commits_that_accept_or_end_something_are_synced(file):
+    trace = []
+    async with SqliteBroker(replace(file, durability="full")) as broker:
+        connection = broker.engine._connection
+        await broker.engine.submit(lambda _t: connection.set_trace_callback(trace.append), is_write=False)
+        await broker.publish([an_envelope()])
+        delivery = await receive_one(broker)
+        await broker.settle([Settlement(delivery=delivery)])
+        await broker.engine.submit(lambda _t: connection.set_trace_callback(None), is_write=False)
+
+    seen = [line for line in trace if line == "COMMIT" or line.startswith("PRAGMA synchronous")]
+    assert seen == ["COMMIT", "PRAGMA synchronous = NORMAL", "COMMIT", "PRAGMA synchronous = FULL", "COMMIT"]
 
 
 def _pragmas(engine):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from chicory.plugin import Delivery, ResultRecord
+    from chicory_sqlite.settings import Durability
     from chicory_sqlite.tables import File
 
 __all__ = ["Engine"]
@@ -54,6 +55,7 @@ class Engine:
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        self._durability = file.durability
         self._receives: list[Receive] = []
         self._waits = Waits()
         self._looked_at_receives = 0.0
@@ -193,6 +195,7 @@ class Engine:
 
     def _transact(self, writes: Sequence[Request], receives: Sequence[Receive]) -> list[Receive]:
         execute = self._connection.execute
+        self._sync(self.file.durability if writes else "normal")
         when_free(lambda: execute("BEGIN IMMEDIATE"), str(self.file.path), self.file.lock_seconds)
         try:
             for request in writes:
@@ -211,6 +214,12 @@ class Engine:
             raise
         self._receives = [r for r in self._receives if r not in woken]
         return claiming
+
+    def _sync(self, durability: Durability) -> None:
+        """How the next commit is synced. One that only claims need not be: undone by a power cut, its messages are ready."""
+        if durability != self._durability:
+            self._connection.execute(f"PRAGMA synchronous = {durability.upper()}")
+            self._durability = durability
 
     def _read(self, request: Request) -> None:
         try:

@@ -106,13 +106,9 @@ class ValidationMode(StrEnum):
     OUTPUTS = "outputs"
     STRICT = "strict"
 
-    @property
-    def checks_inputs(self) -> bool:
-        return self in (ValidationMode.INPUTS, ValidationMode.STRICT)
-
-    @property
-    def checks_outputs(self) -> bool:
-        return self in (ValidationMode.OUTPUTS, ValidationMode.STRICT)
+    def __init__(self, value: str) -> None:
+        self.checks_inputs = value in ("inputs", "strict")
+        self.checks_outputs = value in ("outputs", "strict")
 
 
 @final

@@ -187,20 +187,32 @@ class Signature:
             ValidationError: the arguments do not fit the parameters, or (with *check*) their annotations.
             EncodingError: one of them cannot be written.
         """
+        try:
+            data = self._written_row(args, check=check) if self._is_row and not kwargs else None
+            if data is None:
+                data = self._written(args, kwargs, check=check)
+        except EncodingError as error:
+            raise EncodingError(f"arguments of task {self.task!r}: {error}") from error
+        return _with_serializer(data, serializer)
+
+    def _written_row(self, args: Sequence[Any], *, check: bool) -> bytes | None:
+        """The usual call, all by position; None if something does not fit, which `_written` can explain."""
+        if len(args) != len(self._names):
+            return None
+        try:
+            row = self._row.check(tuple(args)) if check else tuple(args)
+        except pydantic_core.ValidationError:
+            return None
+        return b'{"args":' + self._row.write(row) + b',"kwargs":{}}'
+
+    def _written(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, check: bool) -> bytes:
         bound = self.bind(args, kwargs)
         if check:
             try:
                 bound = self._parameters.check(bound)
             except pydantic_core.ValidationError as error:
                 raise self._invalid("arguments", error) from None
-        try:
-            if self._is_row and not kwargs and len(args) == len(self._names):
-                data = b'{"args":' + self._row.write(tuple(bound.values())) + b',"kwargs":{}}'
-            else:
-                data = self._as_called(self._parameters.write(bound), len(args))
-        except EncodingError as error:
-            raise EncodingError(f"arguments of task {self.task!r}: {error}") from error
-        return _with_serializer(data, serializer)
+        return self._as_called(self._parameters.write(bound), len(args))
 
     def decode(self, arguments: Arguments, *, check: bool, serializer: Serializer) -> tuple[list[Any], dict[str, Any]]:
         """The positional and named arguments to call the function with.

@@ -113,6 +113,8 @@ def _state(outcome: Outcome) -> TaskState:
 
 
 def _follow_up(attempt: Attempt, outcome: Outcome, now: datetime) -> Envelope | None:
+    if outcome.decision is not Decision.DEFER and outcome.decision is not Decision.RETRY:
+        return None
     envelope, message = attempt.delivery.envelope, attempt.message
     eta = now + timedelta(seconds=outcome.delay) if outcome.delay > 0 else None
     changes = dict(outcome.changes)
@@ -122,8 +124,6 @@ def _follow_up(attempt: Attempt, outcome: Outcome, now: datetime) -> Envelope | 
         changes["headers"] = {name: value for name, value in headers.items() if name != DELIVERED_BEFORE}
     if outcome.decision is Decision.DEFER:
         return revise(envelope, eta=eta, **changes)
-    if outcome.decision is not Decision.RETRY:
-        return None
     retries = message.retries if message else 0
     first = message.first_failure_at if message else None
     kind = describe(outcome.error)[0] if outcome.error is not None else None

@@ -159,6 +159,8 @@ def start_workers(project):
 async def ended(process: subprocess.Popen, within: float = 10) -> int:
     """The exit code of a process that is about to end."""
     await eventually(lambda: process.poll() is not None, within=within)
+    if process.returncode:
+        print(process.log.read_text()[-4000:])  # shown with the assertion that fails
     return process.returncode
 
 

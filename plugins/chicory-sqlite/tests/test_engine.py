@@ -220,3 +220,19 @@ async def test_a_defect_in_the_thread_reaches_whoever_asked_and_ends_nothing(bro
 
     await broker.publish([an_envelope(id="a")])
     assert (await receive_one(broker)).envelope.id == "a"
+
+
+async def test_an_engine_that_ends_before_it_is_woken_closes_without_error(file, monkeypatch):
+    async with SqliteBroker(file) as broker:
+        engine, wake = broker.engine, broker.engine._wake
+
+        def wake_late():
+            wake()  # as a ring at this very moment would
+            engine._thread.join()
+            wake()
+
+        monkeypatch.setattr(engine, "_wake", wake_late)
+
+    assert engine.closed.done()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(engine._wake_write)

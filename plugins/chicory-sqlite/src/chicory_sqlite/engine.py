@@ -89,6 +89,7 @@ class Engine:
         """Finish what was asked for, and end. ``closed`` tells when."""
         self._is_closing = True
         self._wake()
+        self.closed.add_done_callback(lambda _: self._close_pipe())  # not by the thread, which may end before it is woken
 
     def _put(self, request: Request) -> None:
         self._inbox.append(request)
@@ -124,7 +125,6 @@ class Engine:
         self._answer(self._receives)
         self._bell.close()
         self._connection.close()
-        self._close_pipe()
         self.closed.set_result(None)
 
     def _close_pipe(self) -> None:

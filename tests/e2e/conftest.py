@@ -62,6 +62,14 @@ async def kill_once(ctx: TaskContext) -> str:
     return "survived"
 
 @app.task
+async def slow_once(ctx: TaskContext) -> int:
+    ledger("start", ctx.task_id, os.getpid(), ctx.retries)
+    if not os.path.exists("slow"):
+        open("slow", "w").close()
+        await asyncio.sleep(60)
+    return os.getpid()
+
+@app.task
 async def kill_always() -> None:
     ledger("start", "kill_always", os.getpid(), 0)
     os._exit(1)

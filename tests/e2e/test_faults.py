@@ -92,7 +92,7 @@ async def test_sigterm_finishes_what_runs_and_hands_back_the_rest(project, start
 async def test_what_does_not_finish_in_time_runs_elsewhere_without_a_retry_counted(project, start_workers):
     async with project.app() as app:
         (leaving,) = (await start_workers(app, 1, "--shutdown-timeout", "0.5")).values()
-        result = await app.send_task("tasks.note", [2.0])
+        result = await app.send_task("tasks.slow_once")
         await until(lambda: len(project.ledger()) == 1)
         await start_workers(app, 1)
 

@@ -358,7 +358,8 @@ async def test_at_most_once_whose_worker_is_gone_ends_as_lost(app, make_app, clo
         result = await pay.delay()
         await eventually(lambda: _is_started(result))
         dead = worker._main  # as if its process were killed: nothing is handed back, nothing is said
-        worker._pump._running.clear()
+        (running,) = worker._pump._running.values()
+        worker._pump._cancel = lambda *_: None
         worker._say_stopped = _nothing
         await clock.advance(25)
         assert await observer.backend.cleanup_stale_clients(stale_seconds=60) == 0
@@ -371,6 +372,8 @@ async def test_at_most_once_whose_worker_is_gone_ends_as_lost(app, make_app, clo
         error = await failure_of(handle(observer, result.task_id))
         assert error.error_type == "WorkerLost"
         assert worker.worker_id in error.error
+        running.runner.cancel()
+        await asyncio.wait([running.runner])
 
 
 async def _nothing(_connection):

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import threading
 from datetime import timedelta
 
 import pytest
@@ -17,10 +18,21 @@ async def test_what_waits_at_the_same_time_is_committed_together(broker):
     commits = []
     await broker.engine.submit(lambda _t: broker.engine._connection.set_trace_callback(commits.append), is_write=False)
 
-    await asyncio.gather(*(broker.publish([an_envelope()]) for _ in range(100)))
+    is_held, may_go_on = threading.Event(), threading.Event()
+
+    def hold(_tables):
+        is_held.set()
+        return may_go_on.wait(10)
+
+    held = broker.engine.submit(hold, is_write=False)
+    await eventually(is_held.is_set)
+    published = asyncio.gather(*(broker.publish([an_envelope()]) for _ in range(100)))
+    await eventually(lambda: len(broker.engine._inbox) == 100)
+    may_go_on.set()
+    await asyncio.gather(held, published)
 
     await broker.engine.submit(lambda _t: broker.engine._connection.set_trace_callback(None), is_write=False)
-    assert 1 <= commits.count("COMMIT") <= 10
+    assert commits.count("COMMIT") == 1
     assert (await broker.stats("default")).ready == 100
 
 

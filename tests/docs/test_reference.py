@@ -4,6 +4,8 @@ import ast
 import importlib
 import inspect
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -386,3 +388,13 @@ def test_every_exported_name_is_there(module):
     text = page_of("api").text
 
     assert [name for name in importlib.import_module(module).__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+# --- benchmarks ------------------------------------------------------------------------------------
+
+
+def test_the_table_of_benchmarks_is_the_one_of_the_raw_numbers():
+    command = [sys.executable, "-m", "benchmarks", "report", "docs/benchmarks.json"]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert shown.strip() in (DOCS / "benchmarks.md").read_text()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -12,15 +12,13 @@ import pytest
 import pytest_asyncio
 
 from chicory.backend import Backend
-from chicory.clock import Clock
 from chicory.message import ResultRecord, TaskState, WorkerStats, new_id
 from chicory.testing.builders import a_record
-from chicory.testing.clock import FakeClock
+from chicory.testing.stores import PassTime, StoreSuite
 
 __all__ = ["BackendSuite"]
 
 MakeBackend = Callable[[], Backend]
-PassTime = Callable[[float], Awaitable[None]]
 
 P, S, R, OK, BAD = TaskState.PENDING, TaskState.STARTED, TaskState.RETRY, TaskState.SUCCESS, TaskState.FAILURE
 
@@ -47,7 +45,7 @@ def stats_of(worker_id: str, **fields: Any) -> WorkerStats:
 
 
 @pytest.mark.asyncio
-class BackendSuite:
+class BackendSuite(StoreSuite):
     """The contract of a backend.
 
     A subclass gives the fixture ``make_backend``: a callable that returns a new unopened backend, all on one place that is
@@ -59,24 +57,9 @@ class BackendSuite:
         raise TypeError(f"{type(self).__name__} must give the fixture `make_backend`")
 
     @pytest.fixture
-    def clock(self) -> Clock:
-        """The clock that backends are made with, unless they have one of their own."""
-        return FakeClock()
-
-    @pytest.fixture
     def ttl(self) -> float:
         """Seconds for which records and heartbeats are kept."""
         return 60.0
-
-    @pytest.fixture
-    def pass_time(self, clock: Clock) -> PassTime:
-        """Lets seconds pass for the backend."""
-        return clock.advance if isinstance(clock, FakeClock) else asyncio.sleep
-
-    @pytest_asyncio.fixture
-    async def opened(self) -> AsyncIterator[AsyncExitStack]:
-        async with AsyncExitStack() as stack:
-            yield stack
 
     @pytest_asyncio.fixture
     async def backend(self, make_backend: MakeBackend, opened: AsyncExitStack) -> Backend:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -16,12 +16,12 @@ from chicory.codec import revise
 from chicory.errors import PayloadTooLargeError
 from chicory.message import Delivery, Settled, Settlement
 from chicory.testing.builders import an_envelope, receive_one
-from chicory.testing.clock import FakeClock, eventually
+from chicory.testing.clock import eventually
+from chicory.testing.stores import PassTime, StoreSuite
 
 __all__ = ["BrokerSuite"]
 
 MakeBroker = Callable[[], Broker]
-PassTime = Callable[[float], Awaitable[None]]
 
 ODD_BODIES = {
     "empty": b"",
@@ -39,7 +39,7 @@ def needs(broker: Broker, capability: str) -> None:
 
 
 @pytest.mark.asyncio
-class BrokerSuite:
+class BrokerSuite(StoreSuite):
     """The contract of a broker.
 
     A subclass gives the fixture ``make_broker``: a callable that returns a new unopened broker, each with an identity of its
@@ -50,26 +50,6 @@ class BrokerSuite:
     @pytest.fixture
     def make_broker(self) -> MakeBroker:
         raise TypeError(f"{type(self).__name__} must give the fixture `make_broker`")
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        """The clock that brokers are made with, unless they have one of their own."""
-        return FakeClock()
-
-    @pytest.fixture
-    def lease(self) -> float:
-        """Seconds of a lease."""
-        return 30.0
-
-    @pytest.fixture
-    def pass_time(self, clock: Clock) -> PassTime:
-        """Lets seconds pass for the broker."""
-        return clock.advance if isinstance(clock, FakeClock) else asyncio.sleep
-
-    @pytest_asyncio.fixture
-    async def opened(self) -> AsyncIterator[AsyncExitStack]:
-        async with AsyncExitStack() as stack:
-            yield stack
 
     @pytest_asyncio.fixture
     async def broker(self, make_broker: MakeBroker, opened: AsyncExitStack, lease: float) -> Broker:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -13,15 +13,12 @@ from msgspec import Struct
 
 from chicory.backend import Backend, Joined, store_then_settle
 from chicory.broker import Broker, QueueBrowser
-from chicory.clock import Clock
 from chicory.codec import revise
 from chicory.message import Settled, Settlement, TaskState
 from chicory.testing.builders import a_record, an_envelope, receive_one
-from chicory.testing.clock import FakeClock
+from chicory.testing.stores import PassTime, StoreSuite
 
 __all__ = ["JoinedSuite", "Pair"]
-
-PassTime = Callable[[float], Awaitable[None]]
 
 
 class Pair(Struct):
@@ -33,7 +30,7 @@ class Pair(Struct):
 
 
 @pytest.mark.asyncio
-class JoinedSuite:
+class JoinedSuite(StoreSuite):
     """What holds for ``backend.join(broker)``, or for ``store_then_settle`` where that is None.
 
     A subclass gives the fixture ``make_pair``: a callable that returns a new unopened broker and backend, all on one place.
@@ -42,23 +39,6 @@ class JoinedSuite:
     @pytest.fixture
     def make_pair(self) -> Callable[[], tuple[Broker, Backend]]:
         raise TypeError(f"{type(self).__name__} must give the fixture `make_pair`")
-
-    @pytest.fixture
-    def clock(self) -> Clock:
-        return FakeClock()
-
-    @pytest.fixture
-    def lease(self) -> float:
-        return 30.0
-
-    @pytest.fixture
-    def pass_time(self, clock: Clock) -> PassTime:
-        return clock.advance if isinstance(clock, FakeClock) else asyncio.sleep
-
-    @pytest_asyncio.fixture
-    async def opened(self) -> AsyncIterator[AsyncExitStack]:
-        async with AsyncExitStack() as stack:
-            yield stack
 
     async def _open(self, make_pair: Callable[[], tuple[Broker, Backend]], opened: AsyncExitStack, lease: float) -> Pair:
         broker, backend = make_pair()

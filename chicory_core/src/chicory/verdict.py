@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 from msgspec import Struct
 
 from chicory.codec import revise
+from chicory.errors import RemoteError
 from chicory.message import ResultRecord, Settlement, TaskState
 from chicory.middleware import Attempt, Decision, Outcome
 from chicory.record import ResultDocument, pack
@@ -17,7 +18,7 @@ from chicory.suspects import DELIVERED_BEFORE
 if TYPE_CHECKING:
     from chicory.message import Delivery, Envelope
 
-__all__ = ["Keeping", "describe", "hand_back", "record_of", "settlement", "started_record"]
+__all__ = ["Keeping", "describe", "hand_back", "record_of", "settlement", "started_record", "traceback_of"]
 
 _ERROR_LIMIT = 8 * 1024
 _TRACEBACK_LIMIT = 48 * 1024
@@ -142,13 +143,16 @@ def _document(attempt: Attempt, outcome: Outcome, *, now: datetime, ignored: boo
         finished_at=now,
         error_type=kind,
         error=text,
-        traceback=None if error is None else _remote_traceback(error),
+        traceback=None if error is None else traceback_of(error),
         progress=attempt.progress,
         ignored=ignored,
     )
 
 
-def _remote_traceback(error: BaseException) -> str | None:
+def traceback_of(error: BaseException) -> str | None:
+    """The traceback of an error as text, its beginning cut where it is longer than anyone reads; None if it was not raised."""
+    if isinstance(error, RemoteError):
+        return error.traceback
     if error.__traceback__ is None:
         return None
     text = _sendable("".join(traceback.format_exception(error)))

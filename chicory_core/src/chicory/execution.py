@@ -228,8 +228,13 @@ class Execution:
         return self._encoded(task, value)
 
     def _context(self, attempt: Attempt, task: Task[..., Any]) -> TaskContext:
+        home = asyncio.get_running_loop()
+
         async def report(done: float, total: float) -> None:
-            self._progress(attempt, done, total)
+            if asyncio.get_running_loop() is home:
+                self._progress(attempt, done, total)
+            else:  # a sync task says it from the portal thread
+                home.call_soon_threadsafe(self._progress, attempt, done, total)
 
         assert attempt.message is not None, "a task is only found for a message that could be read"  # noqa: S101
         return TaskContext(

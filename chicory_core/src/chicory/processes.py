@@ -142,8 +142,8 @@ class ChildProcess:
                 return talking.result()
         except (EOFError, ConnectionError):
             await asyncio.wait([self._exited], timeout=_LAST_WORDS)
-        except asyncio.CancelledError:
-            self._log.warning("process_killed", task=task)
+        except BaseException as error:  # cancelled: out of time, of its lease, or of the worker's own time
+            self._log.warning("process_killed", task=task, error_type=type(error).__qualname__)
             talking.cancel()
             await self.kill()
             raise

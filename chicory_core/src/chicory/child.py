@@ -101,8 +101,8 @@ class Child:
         with self._speaking:
             try:
                 self._socket.sendall(data)
-            except ConnectionError:
-                os._exit(1)  # the worker is gone
+            except OSError:
+                os._exit(1)  # the worker is gone, or the task has closed what is not its own
 
     def _begin(self, setup: Setup) -> None:
         self._setup = setup

@@ -487,10 +487,10 @@ class ProcessStartError(AttemptError):
 class ProcessDiedError(AttemptError):
     """The child process of a task died while the task ran, and not because of its worker.
 
-    ``exit_code`` is negative where a signal ended it, and None where it lives on and has closed its socket.
+    ``exit_code`` is negative where a signal ended it.
     """
 
-    def __init__(self, task: str, exit_code: int | None) -> None:
+    def __init__(self, task: str, exit_code: int) -> None:
         super().__init__(task, exit_code)
         self.task, self.exit_code = task, exit_code
 
@@ -499,9 +499,7 @@ class ProcessDiedError(AttemptError):
         return f"the child process of task {self.task!r} {how}: {hint}"
 
 
-def _end_of_process(code: int | None) -> tuple[str, str]:
-    if code is None:
-        return "closed its socket to the worker", "look for code that closes file descriptors it has not opened"
+def _end_of_process(code: int) -> tuple[str, str]:
     if code >= 0:
         return f"ended with exit code {code}", "look for os._exit() in what it calls; an exception fails a task without that"
     known = -code in signal.valid_signals()

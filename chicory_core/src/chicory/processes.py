@@ -141,15 +141,15 @@ class ChildProcess:
             if talking.done():
                 return talking.result()
         except (EOFError, ConnectionError):
-            await asyncio.wait([self._exited], timeout=_LAST_WORDS)
+            await asyncio.wait([self._exited], timeout=_REAPED_WITHIN)
         except BaseException as error:  # cancelled: out of time, of its lease, or of the worker's own time
             self._log.warning("process_killed", task=task, error_type=type(error).__qualname__)
             talking.cancel()
             await self.kill()
             raise
         talking.cancel()
-        exit_code = self._process.returncode
         await self.kill()
+        exit_code = -signal.SIGKILL if self._process.returncode is None else self._process.returncode
         self._log.warning("process_died", task=task, exit_code=exit_code)
         raise ProcessDiedError(task, exit_code)
 
@@ -222,6 +222,7 @@ class ProcessPool:
         while self._idle:
             if not (child := self._idle.pop()).is_dead:
                 return child
+            await child.kill()  # it has died while it had nothing to do: only its socket is left
             self._children.discard(child)
         # Shielded: a child that is being started is kept for the next task when this one is cancelled.
         starting = asyncio.create_task(self._start())

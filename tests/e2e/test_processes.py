@@ -304,7 +304,7 @@ async def test_at_most_once_killed_in_a_drain_is_not_put_back(crunching, start):
         assert not lives(started(crunching)[0])
 
 
-SCRIPT = '''
+SCRIPT = """
 import asyncio, os, sys
 from chicory import Chicory, RetryPolicy, Worker, WorkerConfig
 
@@ -327,7 +327,7 @@ async def main():
 
 if __name__ == "__main__":
     asyncio.run(main())
-'''
+"""
 
 
 def test_a_script_is_imported_by_its_children_without_being_run_again(project):

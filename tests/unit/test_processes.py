@@ -19,7 +19,7 @@ from chicory.testing import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-TASKS = '''
+TASKS = """
 import ctypes
 import os
 import subprocess
@@ -165,9 +165,9 @@ def fork_and_die() -> None:
 @task
 def broker() -> str:
     return app.broker.address
-'''
+"""
 
-UNIMPORTABLE = '''
+UNIMPORTABLE = """
 import sys
 from chicory import Chicory
 
@@ -177,9 +177,9 @@ if sys.modules["__main__"].__spec__ and sys.modules["__main__"].__spec__.name ==
 
 @app.task(execution="process")
 def forecast() -> None: ...
-'''
+"""
 
-PLUGIN = '''
+PLUGIN = """
 import contextlib, os
 from chicory.plugin import hookimpl
 
@@ -196,7 +196,7 @@ async def life(role):
 def tell(text):
     with open(os.environ["TOLD"], "a") as file:
         file.write(f"{os.getpid()} {text}\\n")
-'''
+"""
 
 
 @pytest.fixture(scope="module")

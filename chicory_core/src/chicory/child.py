@@ -78,7 +78,7 @@ class Child:
         with ExitStack() as stack:
             for app, life in self._lives.items():
                 stack.callback(life.end)
-                stack.callback(lambda app=app: app.run_sync(app.disconnect()))  # what its tasks have opened
+                stack.callback(_disconnect, app)  # what its tasks have opened
 
     # --- the border ----------------------------------------------------------------------------
 
@@ -89,6 +89,9 @@ class Child:
                     order = read_order(stream.read)
                 except ConnectionError:
                     order = None
+                except Exception:  # noqa: BLE001 - said by another version of chicory, or there is no memory to hear it
+                    self._log.exception("order_unreadable")
+                    os._exit(1)
                 if order is None and self._is_busy:
                     os._exit(1)
                 self._is_busy = isinstance(order, Import | Run)
@@ -212,6 +215,10 @@ class _Life:
             self._is_over = asyncio.Event()
             has_begun.set()
             await self._is_over.wait()
+
+
+def _disconnect(app: Chicory) -> None:
+    app.run_sync(app.disconnect())
 
 
 async def _set(event: asyncio.Event) -> None:

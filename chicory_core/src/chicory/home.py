@@ -45,7 +45,8 @@ def home_of(task: str, function: Callable[..., Any], names: Mapping[str, Any]) -
         TaskDefinitionError: importing a module again would not register it.
     """
     function = inspect.unwrap(function)
-    if "<" in (qualname := getattr(function, "__qualname__", "<unnamed>")):
+    qualname = function.__qualname__
+    if "<" in qualname:  # <locals>, <lambda>
         raise TaskDefinitionError(
             task,
             f"with execution='process' a child process imports it again, and {qualname!r} cannot be imported: "
@@ -55,11 +56,12 @@ def home_of(task: str, function: Callable[..., Any], names: Mapping[str, Any]) -
     module = str(names.get("__name__") or function.__module__)
     if module != _MAIN:
         return Home(task=task, module=module)
-    name, file = import_name(_MAIN), getattr(sys.modules[_MAIN], "__file__", None)
-    if name != _MAIN and getattr(sys.modules[_MAIN], "__spec__", None) is not None:
-        return Home(task=task, module=name)
-    if file is None:
+    name, main = import_name(_MAIN), sys.modules[_MAIN]
+    if name == _MAIN:
         raise TaskDefinitionError(
-            task, "with execution='process' a child process imports it again, and a prompt cannot be imported: write a file"
+            task,
+            "with execution='process' a child process imports it again, and neither a prompt nor a folder that is run "
+            "can be imported: define it in a module with a file of its own",
         )
-    return Home(task=task, module=name, file=str(Path(file).absolute()))
+    is_module = getattr(main, "__spec__", None) is not None
+    return Home(task=task, module=name, file=None if is_module else str(Path(str(main.__file__)).absolute()))

@@ -195,6 +195,7 @@ async def test_children_that_die_fail_their_tasks_and_not_their_worker(crunching
         assert (exited.error_type, "ended with exit code 7" in exited.error) == ("ProcessDiedError", True)
         assert (crashed.error_type, "was ended by SIGSEGV" in crashed.error) == ("ProcessDiedError", True)
         assert "crunching.py" in worker.log.read_text(), "the stack of the crash"
+        await until(lambda: all(lives(pid) for pid in children(worker.pid)))  # nobody is left unreaped
         assert await note.get(timeout=20) == worker.pid
         assert (await note.info()).delivery_count == 1
 
@@ -259,6 +260,28 @@ async def test_a_task_of_a_killed_worker_runs_again_in_a_child_of_another(crunch
         os.kill(worker.pid, signal.SIGKILL)
 
         assert await result.get(timeout=30) == started(crunching)[1] != started(crunching)[0]
+
+
+async def test_a_worker_that_lost_a_lease_kills_the_child(crunching, start):
+    async with crunching.app() as app:
+        frozen = await start(app)
+        result = await app.send_task("crunching.hang_first")
+        await until(lambda: started(crunching))
+        (child,) = started(crunching)
+        await until(lambda: _has_begun(result))  # or it might be frozen in the transaction that says so
+        frozen.send_signal(signal.SIGSTOP)
+        await start(app)
+        await until(lambda: len(started(crunching)) == 2, within=3 * LEASE + 5)
+
+        frozen.send_signal(signal.SIGCONT)
+
+        await until(lambda: not lives(child), within=3 * LEASE + 5)
+        assert await result.get(timeout=15) == started(crunching)[1]
+        await until(lambda: "lease_lost" in frozen.log.read_text())
+
+
+async def _has_begun(result):
+    return await result.state() is TaskState.STARTED
 
 
 async def test_a_drain_finishes_what_runs_in_a_child(crunching, start):

@@ -28,7 +28,7 @@ import time
 from contextvars import ContextVar
 from pathlib import Path
 
-from chicory import Chicory, ChicoryConfig, RetryPolicy, TaskContext, ValidationMode
+from chicory import Chicory, ChicoryConfig, DeliveryMode, RetryPolicy, TaskContext, ValidationMode
 from chicory.plugin import current_attempt
 
 LARGE = 8_000_000
@@ -86,6 +86,16 @@ def again(ctx: TaskContext) -> int:
     if ctx.retries < 1:
         ctx.retry(countdown=0, exc=Missing("not yet"))
     return ctx.retries
+
+@task(retry_policy=AGAIN)
+def odd(ctx: TaskContext) -> None:
+    if ctx.retries < 1:
+        ctx.retry(countdown=0, exc=OSError("no file \\udcff"))
+    raise Missing("no file \\udcff")
+
+@task(delivery_mode=DeliveryMode.AT_MOST_ONCE)
+def once() -> int:
+    return os.getpid()
 
 @task
 def never(ctx: TaskContext) -> None:
@@ -344,6 +354,16 @@ async def test_a_retry_that_is_not_left_says_why_it_was_asked_for(tasks, worker)
     assert (error.error_type, "Missing: not yet" in error.error) == ("MaxRetriesExceededError", True)
 
 
+async def test_texts_that_no_message_could_carry_arrive_escaped(tasks, worker):
+    error = await failure_of(await tasks.odd.delay())
+
+    assert (error.error_type, error.error) == ("Missing", "no file \\udcff")
+
+
+async def test_it_can_run_at_most_once(tasks, worker):
+    assert await (await tasks.once.delay()) != os.getpid()
+
+
 async def test_it_can_fail_for_good(tasks, worker):
     result = await tasks.final.delay()
 
@@ -459,7 +479,8 @@ async def test_waiting_for_a_child_is_no_part_of_the_time_of_a_task(tasks, worke
         holding = await tasks.hold.options(queue="apart").delay(str(tmp_path / "told"), str(tmp_path / "gate"))
         pid = int(await written(tmp_path / "told"))
         waiting = await tasks.quick.options(queue="apart").delay()
-        await asyncio.sleep(0.6)  # longer than its timeout: that this passes is what is tested
+        its_end = asyncio.get_running_loop().time() + 0.6  # longer than its timeout
+        await eventually(lambda: asyncio.get_running_loop().time() > its_end)
         assert await waiting.state() is TaskState.PENDING
 
         (tmp_path / "gate").touch()
@@ -467,18 +488,33 @@ async def test_waiting_for_a_child_is_no_part_of_the_time_of_a_task(tasks, worke
         assert await holding == await waiting == pid
 
 
+async def test_what_expires_while_it_waits_for_a_child_does_not_start(tasks, worker, tmp_path):
+    async with another(tasks):
+        holding = await tasks.hold.options(queue="apart").delay(str(tmp_path / "told"), str(tmp_path / "gate"))
+        await written(tmp_path / "told")
+        waiting = await tasks.quick.options(queue="apart", expires=0.5).delay()
+        expires = asyncio.get_running_loop().time() + 0.6
+        await eventually(lambda: asyncio.get_running_loop().time() > expires)
+        (tmp_path / "gate").touch()
+
+        error = await failure_of(waiting)
+
+        assert (error.error_type, error.state) == ("TaskExpiredError", TaskState.EXPIRED)
+        await holding
+
+
 async def test_what_waits_for_a_child_goes_back_on_a_stop_and_what_runs_is_killed(tasks, worker, tmp_path):
-    async with another(tasks, concurrency=2) as leaving:
+    async with another(tasks, concurrency=3) as leaving:
         result = await tasks.hold.options(queue="apart").delay(str(tmp_path / "told"), str(tmp_path / "gate"))
         pid = int(await written(tmp_path / "told"))
-        waiting = await tasks.quick.options(queue="apart").delay()
-        await eventually(lambda: leaving.get_stats().active_tasks == 2)
+        waiting = [await task.options(queue="apart").delay() for task in (tasks.quick, tasks.once)]
+        await eventually(lambda: leaving.get_stats().active_tasks == 3)
 
         await leaving.stop(timeout=0)
 
         assert not lives(pid)
-        assert [(await r.info()).retries for r in (result, waiting)] == [0, 0]
-        assert (await tasks.app.broker.stats("apart")).ready == 2
+        assert [(await r.info()).retries for r in (result, *waiting)] == [0, 0, 0]
+        assert (await tasks.app.broker.stats("apart")).ready == 3, "what was to run at most once has not started"
         await tasks.app.broker.purge("apart")
 
 

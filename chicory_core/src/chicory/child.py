@@ -33,7 +33,7 @@ from chicory.logs import configure_logs, get_logger
 from chicory.loop_thread import LoopThread
 from chicory.middleware import Attempt, current_attempt
 from chicory.task import Task
-from chicory.verdict import describe, traceback_of
+from chicory.verdict import describe, sendable, traceback_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -242,7 +242,9 @@ def _imported(home: Home) -> ModuleType:
 
 def _raised(error: BaseException, home: Home) -> Raised:
     """*error* as text. ``ctx.fail(exc)`` and ``ctx.retry(exc=exc)`` say *exc* itself."""
-    retry = Retry(countdown=error.countdown, cause=error.cause) if isinstance(error, RetryError) else None
+    retry = None
+    if isinstance(error, RetryError):
+        retry = Retry(countdown=error.countdown, cause=None if error.cause is None else sendable(error.cause))
     is_final = isinstance(error, FinalError)
     shown = error.__cause__ if (is_final or retry) and error.__cause__ is not None else error
     trace = traceback_of(shown if is_final else error)

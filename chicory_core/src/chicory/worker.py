@@ -24,7 +24,7 @@ from chicory.loop_thread import LoopThread
 from chicory.message import WorkerStats, new_id
 from chicory.middleware import ExecuteMiddleware, compose_execute, in_order
 from chicory.outbox import Outbox
-from chicory.processes import process_pool
+from chicory.processes import ProcessPool, process_pool
 from chicory.pump import Pump
 from chicory.signals import draining_on_signals
 from chicory.tally import Tally
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from chicory.client import Connection
     from chicory.config import WorkerConfig
     from chicory.message import Delivery
-    from chicory.processes import ProcessPool
 
 __all__ = ["PartHealth", "Worker", "WorkerHealth", "offered_layers"]
 

@@ -82,6 +82,11 @@ class ChildProcess:
     def is_dead(self) -> bool:
         return self._exited.done()
 
+    @property
+    def is_usable(self) -> bool:
+        """It can run another task. The end of its socket is seen before the system has told of its death."""
+        return not (self.is_spent or self.is_dead or self._reader.at_eof())
+
     async def import_task(self, home: Home) -> None:
         """Make it ready to run a task; costs nothing when it is.
 
@@ -220,10 +225,9 @@ class ProcessPool:
 
     async def _take(self, task: str) -> ChildProcess:
         while self._idle:
-            if not (child := self._idle.pop()).is_dead:
+            if (child := self._idle.pop()).is_usable:
                 return child
-            await child.kill()  # it has died while it had nothing to do: only its socket is left
-            self._children.discard(child)
+            self._do(self._dismiss(child))  # it has died while it had nothing to do
         # Shielded: a child that is being started is kept for the next task when this one is cancelled.
         starting = asyncio.create_task(self._start())
         try:
@@ -244,12 +248,11 @@ class ProcessPool:
             self._give_back(await starting)
 
     def _give_back(self, child: ChildProcess) -> None:
-        if child.is_dead:
-            self._children.discard(child)
-        elif child.is_spent or self._is_closed or child.tasks_run >= self._recycle_tasks:
-            self._do(self._dismiss(child))
-        else:
+        if child.is_usable and child.tasks_run < self._recycle_tasks and not self._is_closed:
             self._idle.append(child)
+        else:
+            child.is_spent = True
+            self._do(self._dismiss(child))
 
     async def _dismiss(self, child: ChildProcess) -> None:
         await child.leave()

@@ -162,6 +162,9 @@ SAMPLES = [
     errors.DeliveryLimitError(6, 5),
     errors.LeaseLost("17"),
     errors.WorkerLost("host-1-abcdef"),
+    errors.ProcessStartError("tasks.crunch", "ImportError: no numpy"),
+    errors.ProcessDiedError("tasks.crunch", -11),
+    errors.RemoteError("Busy", ("shop.Busy",), "till 3 is busy"),
     errors.SyncCallError("delay_sync()", "await add.delay(...)"),
 ]
 

@@ -141,6 +141,9 @@ WORKER_VARIABLES = {
     "max_deliveries": ("9", 9),
     "prefetch": ("0", 0),
     "threads": ("3", 3),
+    "processes": ("3", 3),
+    "process_recycle_tasks": ("7", 7),
+    "process_memory_bytes": ("1000000000", 1_000_000_000),
     "unknown_task_seconds": ("1", 1),
 }
 APP_VARIABLES = {

@@ -30,6 +30,9 @@ from chicory.errors import (
     PluginConflictError,
     PluginError,
     PluginNotFoundError,
+    ProcessDiedError,
+    ProcessStartError,
+    RemoteError,
     ResultError,
     ResultIgnoredError,
     ResultNotFoundError,
@@ -164,6 +167,27 @@ TABLE = [
         WorkerLost,
         {"worker_id": "host-1"},
         "worker host-1 is gone; the task had started there and may or may not have finished",
+    ),
+    (
+        ProcessStartError,
+        {"task": "add", "problem": "ImportError: no numpy"},
+        (
+            "no child process could be made ready for task 'add': ImportError: no numpy; "
+            "a child imports the task's module again, with the worker's sys.path and directory"
+        ),
+    ),
+    (
+        ProcessDiedError,
+        {"task": "add", "exit_code": 3},
+        (
+            "the child process of task 'add' ended with exit code 3: "
+            "look for os._exit() in what it calls; an exception fails a task without that"
+        ),
+    ),
+    (
+        RemoteError,
+        {"kind": "Busy", "family": ("shop.Busy", "builtins.OSError"), "text": "till 3 is", "traceback": "Traceback ..."},
+        "till 3 is",
     ),
     (
         SyncCallError,
@@ -308,3 +332,28 @@ def test_the_hint_follows_the_facts(error, text):
 )
 def test_the_nearest_known_name_is_found(name, known, near):
     assert errors.nearest(name, known) == near
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (-9, "was ended by SIGKILL: most likely by the kernel, out of memory"),
+        (-11, "was ended by SIGSEGV: a C extension has crashed; the stack is in the standard error of the worker"),
+        (-15, "was ended by SIGTERM: somebody sent it that signal"),
+        (-200, "was ended by signal 200: somebody sent it that signal"),
+        (0, "ended with exit code 0: look for os._exit()"),
+    ],
+)
+def test_the_end_of_a_process_is_read_from_its_code(code, text):
+    assert str(ProcessDiedError("add", code)).startswith(f"the child process of task 'add' {text}")
+
+
+def test_an_error_of_a_child_process_has_a_class_of_its_name():
+    error = RemoteError.of("Till.Busy", ("shop.Till.Busy", "builtins.OSError"), "till 3 is", "Traceback ...")
+
+    again = pickle.loads(pickle.dumps(error))
+
+    for one in (error, again):
+        assert isinstance(one, RemoteError)
+        assert (type(one).__qualname__, type(one).__name__, type(one).__module__) == ("Till.Busy", "Busy", "shop")
+        assert (str(one), one.family, one.traceback) == ("till 3 is", ("shop.Till.Busy", "builtins.OSError"), "Traceback ...")

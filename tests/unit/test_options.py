@@ -47,8 +47,13 @@ def test_what_is_not_given_is_as_the_app_says():
 
 @pytest.mark.parametrize(
     ("function", "given", "execution"),
-    [(asynchronous, {}, "async"), (sync, {}, "thread"), (sync, {"execution": "thread"}, "thread")],
-    ids=["async", "sync", "sync, said so"],
+    [
+        (asynchronous, {}, "async"),
+        (sync, {}, "thread"),
+        (sync, {"execution": "thread"}, "thread"),
+        (sync, {"execution": "process"}, "process"),
+    ],
+    ids=["async", "sync", "sync, said so", "in a process"],
 )
 def test_a_function_runs_where_its_kind_runs(function, given, execution):
     assert options_for(function, DEFAULTS, given).execution == execution
@@ -74,6 +79,7 @@ def test_a_wrapped_async_function_is_async():
         (sync, {"execution": "fiber"}, "execution must be one of async, thread, process, not 'fiber'"),
         (sync, {"execution": "async"}, "a sync function runs in a thread or a process, not with execution='async'"),
         (asynchronous, {"execution": "thread"}, "an async function runs on the event loop, not with execution='thread'"),
+        (asynchronous, {"execution": "process"}, "an async function runs on the event loop, not with execution='process'"),
         (
             sync,
             {"delivery_mode": DeliveryMode.AT_MOST_ONCE, "retry_policy": RetryPolicy()},
@@ -91,6 +97,7 @@ def test_a_wrapped_async_function_is_async():
         "execution",
         "sync on the loop",
         "async in a thread",
+        "async in a process",
         "at most once with retries",
     ],
 )

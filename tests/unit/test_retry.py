@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chicory.errors import ChicoryError, RemoteError
 from chicory.retry import RetryBackoff, RetryPolicy
 
 RNG = Random(7)
@@ -154,3 +155,35 @@ def test_the_defaults_are_those_of_the_contract():
     assert (plan.max_retries, plan.retry_delay, plan.max_delay, plan.jitter) == (3, 1.0, 3600.0, True)
     assert plan.backoff is RetryBackoff.EXPONENTIAL
     assert (plan.retry_on, plan.ignore_on) == (None, None)
+
+
+def as_remote(kind):
+    """The error that a child process tells of: no class of it, only names."""
+    return RemoteError.of(kind.__qualname__, tuple(f"{k.__module__}.{k.__qualname__}" for k in kind.__mro__), "text")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "is_covered"),
+    [
+        ((FlakyError,), True),
+        ((ConnectionError,), True),
+        ((Exception,), True),
+        (("FlakyError",), True),
+        (("OSError",), True),
+        (("builtins.OSError",), True),
+        ((f"{__name__}.FlakyError",), True),
+        ((LookupError, "KeyError"), False),
+        ((ChicoryError, "RemoteError"), False),
+        ((FlakyError.InnerError,), False),
+    ],
+    ids=str,
+)
+def test_an_error_of_a_child_process_is_covered_as_if_it_were_raised_here(kinds, is_covered):
+    assert policy(retry_on=kinds).covers(as_remote(FlakyError)) is is_covered
+    assert policy(retry_on=kinds).covers(FlakyError()) is is_covered
+    assert policy(ignore_on=kinds).covers(as_remote(FlakyError)) is not is_covered
+
+
+def test_an_inner_class_of_a_child_process_is_found_by_its_short_name():
+    assert policy(retry_on=("InnerError",)).covers(as_remote(FlakyError.InnerError))
+    assert policy(retry_on=(FlakyError.InnerError,)).covers(as_remote(FlakyError.InnerError))

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from chicory.codec import Arguments, Document, read, revise
-from chicory.errors import MessageDecodeError, TaskNotFoundError
+from chicory.errors import MessageDecodeError, RemoteError, TaskNotFoundError
 from chicory.message import TaskMessage, TaskState
 from chicory.middleware import Decision, Outcome, failed
 from chicory.record import unpack
@@ -235,6 +235,14 @@ def test_a_failure_keeps_type_text_and_traceback(attempt_at):
 
 def test_an_error_that_was_never_raised_has_no_traceback(attempt_at):
     assert unpack(settle(attempt_at(), failed(ERROR)).result).traceback is None
+
+
+def test_the_error_of_a_child_process_keeps_what_it_was_there(attempt_at):
+    error = RemoteError.of("Till.Busy", ("shop.Till.Busy", "builtins.OSError"), "till 3 is", "Traceback of the child")
+
+    document = unpack(settle(attempt_at(), failed(error)).result)
+
+    assert (document.error_type, document.error, document.traceback) == ("Till.Busy", "till 3 is", "Traceback of the child")
 
 
 def test_a_long_traceback_keeps_its_end(attempt_at):

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from chicory import MaxRetriesExceededError, RetryPolicy, TaskContext, TaskFailedError, TaskState, ValidationMode
+from chicory.outbox import Outbox
 from chicory.plugin import current_attempt
 from chicory.testing import eventually
 
@@ -63,6 +64,21 @@ async def test_a_running_task_says_started_and_how_far_it_is(app, work):
         gate.set()
         await result
         assert await result.state() is TaskState.SUCCESS
+
+
+async def test_a_task_in_a_thread_says_how_far_it_is_on_the_loop_of_its_worker(app, work, monkeypatch):
+    said_on = []
+    monkeypatch.setattr(Outbox, "progressed", lambda _, attempt: said_on.append((threading.current_thread(), attempt.progress)))
+
+    @app.task
+    def slow(ctx: TaskContext) -> None:
+        app.run_sync(ctx.progress(1, 3))
+
+    async with work(app):
+        await (await slow.delay())
+        await eventually(lambda: said_on)
+
+    assert said_on == [(threading.current_thread(), (1, 3))]
 
 
 async def _state_is(result, state):

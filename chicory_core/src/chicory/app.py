@@ -79,7 +79,8 @@ class Chicory:
         delivery_mode: DeliveryMode | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        launch = current_launch()
+        self.launch = launch = current_launch()
+        """What the command line decided for this app."""
         self.clock = clock
         self.config = _configure(config, validation_mode=validation_mode, delivery_mode=delivery_mode)
         """All settings, as this app uses them. A config object that was handed in is not changed."""

@@ -89,6 +89,12 @@ class WorkerConfig(PluginSettings):
     """The most messages received ahead of free slots; how many really are: as were finished in the last 100 ms."""
     threads: int | None = Field(default=None, gt=0)
     """Threads for sync tasks; as many as ``concurrency`` unless given."""
+    processes: int | None = Field(default=None, gt=0)
+    """Child processes for tasks with ``execution="process"``; at most one per CPU and ``concurrency`` unless given."""
+    process_recycle_tasks: int = Field(default=1000, gt=0)
+    """Tasks after which a child process is replaced by a new one."""
+    process_memory_bytes: int | None = Field(default=None, gt=0)
+    """The address space of a child process (RLIMIT_AS); beyond it the task gets a ``MemoryError``. None: no limit."""
     unknown_task_seconds: float = Field(default=600.0, ge=0)
     """For how long a message with an unknown task is put back, for a worker that knows it, before it fails."""
 

@@ -34,14 +34,19 @@
     │   ├── TaskExpiredError
     │   ├── DeliveryLimitError
     │   ├── LeaseLost
-    │   └── WorkerLost
+    │   ├── WorkerLost
+    │   ├── ProcessStartError
+    │   ├── ProcessDiedError
+    │   └── RemoteError
     └── SyncCallError              (also RuntimeError)
 """
 
 from __future__ import annotations
 
+import signal
 from difflib import get_close_matches
-from typing import final
+from functools import lru_cache
+from typing import Any, final
 
 __all__ = [
     "AttemptError",
@@ -66,6 +71,9 @@ __all__ = [
     "PluginConflictError",
     "PluginError",
     "PluginNotFoundError",
+    "ProcessDiedError",
+    "ProcessStartError",
+    "RemoteError",
     "ResultError",
     "ResultIgnoredError",
     "ResultNotFoundError",
@@ -458,6 +466,81 @@ class WorkerLost(AttemptError):  # noqa: N818 - it names a state
 
     def __str__(self) -> str:
         return f"worker {self.worker_id} is gone; the task had started there and may or may not have finished"
+
+
+@final
+class ProcessStartError(AttemptError):
+    """The child process of a task could not be started, or could not import the task; it was not run."""
+
+    def __init__(self, task: str, problem: str) -> None:
+        super().__init__(task, problem)
+        self.task, self.problem = task, problem
+
+    def __str__(self) -> str:
+        return (
+            f"no child process could be made ready for task {self.task!r}: {self.problem}; "
+            "a child imports the task's module again, with the worker's sys.path and directory"
+        )
+
+
+@final
+class ProcessDiedError(AttemptError):
+    """The child process of a task died while the task ran, and not because of its worker.
+
+    ``exit_code`` is negative where a signal ended it.
+    """
+
+    def __init__(self, task: str, exit_code: int) -> None:
+        super().__init__(task, exit_code)
+        self.task, self.exit_code = task, exit_code
+
+    def __str__(self) -> str:
+        how, hint = _end_of_process(self.exit_code)
+        return f"the child process of task {self.task!r} {how}: {hint}"
+
+
+def _end_of_process(code: int) -> tuple[str, str]:
+    if code >= 0:
+        return f"ended with exit code {code}", "look for os._exit() in what it calls; an exception fails a task without that"
+    known = -code in signal.valid_signals()
+    how = f"was ended by {signal.Signals(-code).name if known else f'signal {-code}'}"
+    if -code == signal.SIGKILL:
+        return how, "most likely by the kernel, out of memory; with process_memory_bytes set it gets a MemoryError before that"
+    if -code in _CRASHES:
+        return how, "a C extension has crashed; the stack is in the standard error of the worker"
+    return how, "somebody sent it that signal"
+
+
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+
+
+class RemoteError(AttemptError):
+    """What a task raised in its child process, as the layers in its worker see it; nothing but text has crossed.
+
+    Its class is named as the one that was raised. ``kind`` is that name, ``family`` the dotted names of the class and of all
+    that it derives from, and ``traceback`` the text of the traceback.
+    """
+
+    def __init__(self, kind: str, family: tuple[str, ...], text: str, traceback: str | None = None) -> None:
+        super().__init__(kind, family, text, traceback)
+        self.kind, self.family, self.text, self.traceback = kind, family, text, traceback
+
+    def __str__(self) -> str:
+        return self.text
+
+    @staticmethod
+    def of(kind: str, family: tuple[str, ...], text: str, traceback: str | None = None) -> RemoteError:
+        """The error with a class of its own, for whoever reports the names of classes."""
+        named = _remote_class(kind, family[0].removesuffix(f".{kind}"))
+        return named(kind, family, text, traceback)
+
+
+@lru_cache(maxsize=256)
+def _remote_class(kind: str, module: str) -> type[RemoteError]:
+    def reduce(error: RemoteError) -> tuple[Any, ...]:
+        return RemoteError.of, error.args  # a class made here cannot be found by its name
+
+    return type(kind.rpartition(".")[2], (RemoteError,), {"__module__": module, "__qualname__": kind, "__reduce__": reduce})
 
 
 @final

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, final
 
+from chicory.border import Returned, Run
 from chicory.clock import Clock, within
 from chicory.codec import read
 from chicory.context import TaskContext
@@ -16,12 +17,13 @@ from chicory.errors import (
     FinalError,
     LeaseLost,
     MessageDecodeError,
-    PayloadTooLargeError,
+    RetryError,
     TaskExpiredError,
     TaskNotFoundError,
     TaskTimeoutError,
     ValidationError,
 )
+from chicory.invocation import decoded, encoded, max_retries_of
 from chicory.logs import get_logger
 from chicory.message import DeliveryMode, TaskState
 from chicory.middleware import (
@@ -39,9 +41,9 @@ from chicory.suspects import deliveries_so_far
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
-    from chicory.codec import Arguments
     from chicory.config import WorkerConfig
     from chicory.message import Delivery
+    from chicory.processes import ChildProcess, ProcessPool
     from chicory.serializer import Serializer
     from chicory.task import Task, TaskRegistry
     from chicory.threads import ThreadPool
@@ -98,6 +100,7 @@ class Execution:
         max_bytes: int,
         keeps_results: bool,
         threads: ThreadPool,
+        processes: ProcessPool,
         notes: Notes,
     ) -> None:
         self._app = app
@@ -110,6 +113,7 @@ class Execution:
         self._max_bytes = max_bytes
         self._keeps_results = keeps_results
         self._threads = threads
+        self._processes = processes
         self._notes = notes
         self._log = get_logger("execution", worker_id=worker_id)
 
@@ -158,11 +162,7 @@ class Execution:
             return Outcome(
                 error=DeliveryLimitError(count, limit), final=True, decision=Decision.REJECT, reason="delivery_limit"
             )
-        message = attempt.message
-        if message is not None and message.expires is not None and message.expires <= self._clock.now():
-            error = TaskExpiredError(message.name, message.expires.isoformat())
-            return Outcome(error=error, final=True, decision=Decision.REJECT, reason="expired", state=TaskState.EXPIRED)
-        return await proceed(attempt)
+        return self._too_late(attempt) or await proceed(attempt)
 
     async def decode(self, attempt: Attempt, proceed: Next) -> Outcome:
         """Decode and validate the arguments; what cannot be decoded never will be."""
@@ -175,7 +175,8 @@ class Execution:
                 reason="unreadable" if is_unreadable else None,
             )
         try:
-            attempt.args, attempt.kwargs = self._arguments(attempt.task, attempt.document.argument_bytes())
+            arguments = attempt.document.argument_bytes()
+            attempt.args, attempt.kwargs = decoded(attempt.task, arguments, self._serializers)
         except (ValidationError, EncodingError) as error:
             return Outcome(error=error, final=True, decision=Decision.REJECT, reason="validation")
         return await proceed(attempt)
@@ -184,6 +185,12 @@ class Execution:
         """Call the function, within its time, and encode what it returns."""
         task = attempt.task
         assert task is not None, "the decode layer passes on no attempt without task"  # noqa: S101
+        if task.home is None:
+            return await self._call(attempt, task, None)
+        async with self._processes.child(task.home) as child:  # until it is ours, the task has not started
+            return self._too_late(attempt) or await self._call(attempt, task, child)
+
+    async def _call(self, attempt: Attempt, task: Task[..., Any], child: ChildProcess | None) -> Outcome:
         attempt.started_at = self._clock.now()
         if task.options_of_task.delivery_mode is DeliveryMode.AT_MOST_ONCE:
             attempt.settled = await self._notes.give_up_first(attempt)
@@ -193,51 +200,54 @@ class Execution:
             self._notes.started(attempt)
         current_attempt.set(attempt)
         try:
-            value = await self._invoke(attempt, task)
+            return await (self._here(attempt, task) if child is None else self._in_process(attempt, task, child))
         except FinalError as error:
             return failed(error.__cause__ or error, final=True)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge of user code: all of it is the task's failure
             return failed(error)
-        return self._encoded(task, value)
 
     # --- steps -----------------------------------------------------------------------------------
 
-    def _arguments(self, task: Task[..., Any], arguments: Arguments) -> tuple[list[Any], dict[str, Any]]:
-        serializer = self._serializers.get(arguments.content_type)
-        if serializer is None:
-            enabled = ", ".join(sorted(self._serializers))
-            raise EncodingError(
-                f"arguments of task {task.name!r} are {arguments.content_type!r}, and this worker accepts {enabled}: "
-                "add it to CHICORY_ACCEPT_CONTENT if its senders are trusted"
-            )
-        check = task.options_of_task.validation_mode.checks_inputs
-        return task.signature.decode(arguments, check=check, serializer=serializer)
+    def _too_late(self, attempt: Attempt) -> Outcome | None:
+        message = attempt.message
+        if message is None or message.expires is None or message.expires > self._clock.now():
+            return None
+        error = TaskExpiredError(message.name, message.expires.isoformat())
+        return Outcome(error=error, final=True, decision=Decision.REJECT, reason="expired", state=TaskState.EXPIRED)
 
-    async def _invoke(self, attempt: Attempt, task: Task[..., Any]) -> Any:
+    async def _here(self, attempt: Attempt, task: Task[..., Any]) -> Outcome:
         timeout = task.options_of_task.timeout
         args = attempt.args
         if task.signature.takes_context:
-            args = [self._context(attempt, task, timeout), *args]
+            args = [self._context(attempt, task), *args]
         if task.options_of_task.execution == "async":
             running = task.function(*args, **attempt.kwargs)
-            return await running if timeout is None else await self._limited(running, task, timeout)
-        return await self._in_thread(partial(task.function, *args, **attempt.kwargs), task, timeout)
+            value = await running if timeout is None else await self._limited(running, task, timeout)
+        else:
+            value = await self._in_thread(partial(task.function, *args, **attempt.kwargs), task, timeout)
+        return self._encoded(task, value)
 
-    def _context(self, attempt: Attempt, task: Task[..., Any], timeout: float | None) -> TaskContext:
-        policy = task.options_of_task.retry_policy
+    def _context(self, attempt: Attempt, task: Task[..., Any]) -> TaskContext:
+        home = asyncio.get_running_loop()
 
         async def report(done: float, total: float) -> None:
-            attempt.progress = (done, total)
-            self._notes.progressed(attempt)
+            if asyncio.get_running_loop() is home:
+                self._progress(attempt, done, total)
+            else:  # a sync task says it from the portal thread
+                home.call_soon_threadsafe(self._progress, attempt, done, total)
 
         assert attempt.message is not None, "a task is only found for a message that could be read"  # noqa: S101
         return TaskContext(
-            attempt.message,
-            app=self._app,
-            max_retries=policy.max_retries if policy else 0,
-            deadline=None if timeout is None else self._clock.now() + timedelta(seconds=timeout),
-            report=report,
+            attempt.message, app=self._app, max_retries=max_retries_of(task), deadline=self._deadline(task), report=report
         )
+
+    def _progress(self, attempt: Attempt, done: float, total: float) -> None:
+        attempt.progress = (done, total)
+        self._notes.progressed(attempt)
+
+    def _deadline(self, task: Task[..., Any]) -> datetime | None:
+        timeout = task.options_of_task.timeout
+        return None if timeout is None else self._clock.now() + timedelta(seconds=timeout)
 
     async def _limited(self, running: Awaitable[Any], task: Task[..., Any], timeout: float) -> Any:
         """Wait for an async task at most *timeout* seconds; one that will not be cancelled is left behind."""
@@ -272,14 +282,40 @@ class Execution:
             self._log.error("thread_left_behind", task=task.name, abandoned=len(self._threads.abandoned))
             raise TaskTimeoutError(task.name, timeout) from None
 
-    def _encoded(self, task: Task[..., Any], value: Any) -> Outcome:
-        mode = task.options_of_task.validation_mode
-        if not mode.checks_outputs and (task.options_of_task.ignore_result or not self._keeps_results):
-            return Outcome(value=value)
+    async def _in_process(self, attempt: Attempt, task: Task[..., Any], child: ChildProcess) -> Outcome:
+        """Run the task in *child*, which dies if that takes too long or is cancelled."""
+        assert attempt.message is not None, "a task is only found for a message that could be read"  # noqa: S101
+        order = Run(
+            task=task.name,
+            delivery=attempt.delivery,
+            headers=attempt.message.headers,
+            started_at=attempt.started_at,
+            deadline=self._deadline(task),
+            keeps_results=self._keeps_results,
+        )
+        timeout = task.options_of_task.timeout
         try:
-            result = task.signature.encode_result(value, check=mode.checks_outputs, serializer=self._written_with)
-            if len(result.data) > self._max_bytes:
-                raise PayloadTooLargeError(f"the result of task {task.name!r}", len(result.data), self._max_bytes)
+            answer = await within(self._clock, timeout, child.run(order, partial(self._progress, attempt)))
+        except TimeoutError:
+            if timeout is None:
+                raise
+            raise TaskTimeoutError(task.name, timeout) from None
+        if isinstance(answer, Returned):
+            return Outcome(result=answer.result)
+        error = answer.exception()
+        if isinstance(error, RetryError):
+            raise error  # to have the worker's part of its traceback too
+        return failed(error, final=answer.is_final)
+
+    def _encoded(self, task: Task[..., Any], value: Any) -> Outcome:
+        try:
+            result = encoded(
+                task,
+                value,
+                serializer=self._written_with,
+                max_bytes=self._max_bytes,
+                keeps_results=self._keeps_results,
+            )
         except (ValidationError, EncodingError) as error:
             return failed(error, final=True)  # running it again would return the same
         return Outcome(value=value, result=result)

@@ -94,9 +94,10 @@ def chicory_task_registered(app: App, task: Task[..., Any]) -> None:
 
 @hookspec
 def chicory_lifespan(app: App, role: str) -> Lifespan | None:
-    """An async context manager around the life of a ``client`` (connected app) or a ``worker``.
+    """An async context manager around the life of a ``client`` (connected app), a ``worker``, or a ``child``.
 
-    Entered in order of plugin names after the broker is open, left in reverse before it is closed.
+    Entered in order of plugin names after the broker is open, left in reverse before it is closed. A child is a process of a
+    worker that runs tasks with ``execution="process"``: it opens no broker, and a child that is killed leaves nothing.
     """
 
 

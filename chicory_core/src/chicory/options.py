@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
 from msgspec import Struct, field
 from msgspec.structs import replace
 
 from chicory.errors import TaskDefinitionError
+from chicory.home import import_name
 from chicory.message import DEFAULT_QUEUE, DeliveryMode, TaskMessage, ValidationMode, new_id
 from chicory.retry import RetryPolicy
 
@@ -138,8 +137,6 @@ def _check(options: TaskOptions, *, is_async: bool, execution: str) -> None:
     if is_async != (execution == "async"):
         kind = "an async function runs on the event loop" if is_async else "a sync function runs in a thread or a process"
         raise ValueError(f"{kind}, not with execution={execution!r}")
-    if execution == "process":
-        raise ValueError("execution='process' is not built yet: use execution='thread'")
     if options.delivery_mode is DeliveryMode.AT_MOST_ONCE and options.retry_policy is not None:
         raise ValueError("a task that runs at most once is never retried: drop its retry_policy, or its delivery_mode")
 
@@ -147,13 +144,7 @@ def _check(options: TaskOptions, *, is_async: bool, execution: str) -> None:
 def default_name(function: Callable[..., Any]) -> str:
     """``module.function``, right also in a script: the module name that ``-m`` or importing its file would give."""
     function = inspect.unwrap(function)
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec = getattr(main, "__spec__", None)
-        file = getattr(main, "__file__", None)
-        module = spec.name if spec is not None else Path(file).stem if file else module
-    return f"{module}.{function.__qualname__}"
+    return f"{import_name(function.__module__)}.{function.__qualname__}"
 
 
 def place_of(function: Callable[..., Any]) -> str:

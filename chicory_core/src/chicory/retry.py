@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, final
 
 from msgspec import Struct
 
+from chicory.errors import RemoteError
+
 if TYPE_CHECKING:
     from random import Random
 
@@ -96,6 +98,14 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
 
 
 def _matches(error: BaseException, kinds: ErrorKinds | list[type[BaseException] | str]) -> bool:
+    if isinstance(error, RemoteError):  # the classes themselves are in another process
+        dotted = set(error.family)
+        known = dotted | {name.rpartition(".")[2] for name in dotted}
+        return any((kind if isinstance(kind, str) else _dotted(kind)) in known for kind in kinds)
     family = type(error).__mro__
-    names = {name for kind in family for name in (kind.__name__, f"{kind.__module__}.{kind.__qualname__}")}
+    names = {name for kind in family for name in (kind.__name__, _dotted(kind))}
     return any(kind in names if isinstance(kind, str) else kind in family for kind in kinds)
+
+
+def _dotted(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

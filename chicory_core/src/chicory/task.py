@@ -12,6 +12,7 @@ from msgspec import Struct
 from chicory.codec import Arguments
 from chicory.context import TaskContext
 from chicory.errors import DuplicateTaskError, TaskDefinitionError, TaskNotFoundError
+from chicory.home import home_of
 from chicory.message import TaskMessage
 from chicory.options import NO_OPTIONS, CallOptions, TaskOptions, message_for, place_of
 from chicory.result import AsyncResult
@@ -73,6 +74,8 @@ class Task(Generic[P, R]):
         self.options_of_task = options
         self._sender = sender
         self._names = names
+        self.home = home_of(options.name, function, names) if options.execution == "process" else None
+        """Where a child process imports it from; None if it runs in the worker itself."""
         self._signature: Signature | None = None
         self.__doc__ = function.__doc__
         self.__name__ = getattr(function, "__name__", options.name)
@@ -86,6 +89,11 @@ class Task(Generic[P, R]):
     @property
     def name(self) -> str:
         return self.options_of_task.name
+
+    @property
+    def app(self) -> Any:
+        """The app that it belongs to."""
+        return self._sender.owner()
 
     @property
     def place(self) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 from msgspec import Struct
 
 from chicory.codec import revise
+from chicory.errors import RemoteError
 from chicory.message import ResultRecord, Settlement, TaskState
 from chicory.middleware import Attempt, Decision, Outcome
 from chicory.record import ResultDocument, pack
@@ -17,7 +18,7 @@ from chicory.suspects import DELIVERED_BEFORE
 if TYPE_CHECKING:
     from chicory.message import Delivery, Envelope
 
-__all__ = ["Keeping", "describe", "hand_back", "record_of", "settlement", "started_record"]
+__all__ = ["Keeping", "describe", "hand_back", "record_of", "sendable", "settlement", "started_record", "traceback_of"]
 
 _ERROR_LIMIT = 8 * 1024
 _TRACEBACK_LIMIT = 48 * 1024
@@ -93,13 +94,13 @@ def started_record(attempt: Attempt, *, holds: bool = False) -> ResultRecord:
 def describe(error: BaseException) -> tuple[str, str]:
     """An error's type and text; the text is cut where it is longer than anyone reads."""
     try:
-        text = _sendable(str(error))
+        text = sendable(str(error))
     except Exception:  # noqa: BLE001 - the edge of user code: an error may be unable to say what it is
         text = "(its text cannot be had)"
     return type(error).__qualname__, text if len(text) <= _ERROR_LIMIT else f"{text[:_ERROR_LIMIT]}…"
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
     """*text* as UTF-8 can carry it: file names from the system may hold what it cannot."""
     return text.encode("utf-8", "backslashreplace").decode()
 
@@ -142,14 +143,17 @@ def _document(attempt: Attempt, outcome: Outcome, *, now: datetime, ignored: boo
         finished_at=now,
         error_type=kind,
         error=text,
-        traceback=None if error is None else _remote_traceback(error),
+        traceback=None if error is None else traceback_of(error),
         progress=attempt.progress,
         ignored=ignored,
     )
 
 
-def _remote_traceback(error: BaseException) -> str | None:
+def traceback_of(error: BaseException) -> str | None:
+    """The traceback of an error as text, its beginning cut where it is longer than anyone reads; None if it was not raised."""
+    if isinstance(error, RemoteError):
+        return error.traceback
     if error.__traceback__ is None:
         return None
-    text = _sendable("".join(traceback.format_exception(error)))
+    text = sendable("".join(traceback.format_exception(error)))
     return text if len(text) <= _TRACEBACK_LIMIT else f"…{text[-_TRACEBACK_LIMIT:]}"

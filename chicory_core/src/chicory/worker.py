@@ -24,6 +24,7 @@ from chicory.loop_thread import LoopThread
 from chicory.message import WorkerStats, new_id
 from chicory.middleware import ExecuteMiddleware, compose_execute, in_order
 from chicory.outbox import Outbox
+from chicory.processes import ProcessPool, process_pool
 from chicory.pump import Pump
 from chicory.signals import draining_on_signals
 from chicory.tally import Tally
@@ -216,6 +217,7 @@ class Worker:
             await stack.enter_async_context(self._app.lifespan("worker"))
             threads = ThreadPool(self.config.threads or self.config.concurrency)
             stack.callback(threads.close)
+            processes = await stack.enter_async_context(process_pool(self.config, self._app.launch, self.worker_id))
             leases = await self._prepare(connection)
             outbox = Outbox(
                 connection.joined,
@@ -226,14 +228,14 @@ class Worker:
                 on_room=self._make_room,
             )
             stack.callback(outbox.abort)
-            self._pump = pump = self._build_pump(connection, outbox, leases, threads)
+            self._pump = pump = self._build_pump(connection, outbox, leases, threads, processes)
             self._began()
             stack.push_async_callback(self._say_stopped, connection)
             await self._beat(connection)
             keeper = await self._keep_alive(leases, stack)
             ready.set_result(None)
             await self._until_drained(pump, keeper, connection)
-            await self._settle_rest(outbox)
+            await asyncio.gather(self._settle_rest(outbox), processes.close())
 
     async def _prepare(self, connection: Connection) -> LeaseKeeper:
         wanted = self.config.lease_seconds
@@ -246,7 +248,9 @@ class Worker:
         leases.lease_is(min(in_force.values()))
         return leases
 
-    def _build_pump(self, connection: Connection, outbox: Outbox, leases: LeaseKeeper, threads: ThreadPool) -> Pump:
+    def _build_pump(
+        self, connection: Connection, outbox: Outbox, leases: LeaseKeeper, threads: ThreadPool, processes: ProcessPool
+    ) -> Pump:
         app = self._app
         keeps_results = connection.backend is not None
         execution = Execution(
@@ -260,6 +264,7 @@ class Worker:
             max_bytes=app.config.max_message_bytes,
             keeps_results=keeps_results,
             threads=threads,
+            processes=processes,
             notes=outbox,
         )
         return Pump(

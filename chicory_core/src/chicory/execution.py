@@ -39,9 +39,10 @@ from chicory.middleware import (
 from chicory.suspects import deliveries_so_far
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping
+    from collections.abc import Awaitable, Coroutine, Mapping
 
     from chicory.config import WorkerConfig
+    from chicory.home import Home
     from chicory.message import Delivery
     from chicory.processes import ChildProcess, ProcessPool
     from chicory.serializer import Serializer
@@ -181,13 +182,15 @@ class Execution:
             return Outcome(error=error, final=True, decision=Decision.REJECT, reason="validation")
         return await proceed(attempt)
 
-    async def call(self, attempt: Attempt, _proceed: Next) -> Outcome:
+    def call(self, attempt: Attempt, _proceed: Next) -> Coroutine[Any, Any, Outcome]:
         """Call the function, within its time, and encode what it returns."""
         task = attempt.task
         assert task is not None, "the decode layer passes on no attempt without task"  # noqa: S101
-        if task.home is None:
-            return await self._call(attempt, task, None)
-        async with self._processes.child(task.home) as child:  # until it is ours, the task has not started
+        # Not awaited here: that would be one more coroutine for each task.
+        return self._call(attempt, task, None) if task.home is None else self._call_in_child(attempt, task, task.home)
+
+    async def _call_in_child(self, attempt: Attempt, task: Task[..., Any], home: Home) -> Outcome:
+        async with self._processes.child(home) as child:  # until it is ours, the task has not started
             return self._too_late(attempt) or await self._call(attempt, task, child)
 
     async def _call(self, attempt: Attempt, task: Task[..., Any], child: ChildProcess | None) -> Outcome:

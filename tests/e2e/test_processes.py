@@ -30,7 +30,7 @@ def hold_the_lock():
     """A regular expression that backtracks for ages, and never lets go of the interpreter lock."""
     re.match(r"(a+)+$", "a" * 40 + "b")
 
-@app.task(execution="process", timeout=1)
+@app.task(execution="process", timeout=3)
 def regex(ctx: TaskContext) -> None:
     ledger("start", ctx.task_id, os.getpid(), ctx.retries)
     hold_the_lock()
@@ -158,13 +158,13 @@ async def test_code_that_holds_the_interpreter_lock_is_killed_in_time_while_othe
         await until(lambda: crunching.ledger())
 
         began = time.monotonic()
-        async_results = [await app.send_task("crunching.parallel") for _ in range(20)]
+        async_results = [await app.send_task("crunching.parallel") for _ in range(10)]
         assert {await r.get(timeout=10) for r in async_results} == {worker.pid}
         assert not await hanging.ready(), "they have run beside it"
         error = await failure_of(hanging)
 
         assert error.error_type == "TaskTimeoutError"
-        assert time.monotonic() - began < 1 + 5
+        assert time.monotonic() - began < 3 + 7
         assert started(crunching) == [warm]
         assert not lives(warm)
         assert await (await app.send_task("crunching.pid")).get(timeout=20) != warm

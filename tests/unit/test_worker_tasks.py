@@ -195,6 +195,7 @@ async def test_asking_for_a_retry_has_a_limit(app, work, policy):
 
     assert error.error_type == MaxRetriesExceededError.__name__
     assert "not yet" in error.error
+    assert 'ctx.retry(exc=OSError("not yet"))' in error.remote_traceback, "where it asked"
 
 
 async def test_a_task_may_fail_for_good(app, work):

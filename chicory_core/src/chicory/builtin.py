@@ -89,6 +89,7 @@ def decide(outcome: Outcome, policy: RetryPolicy | None, retries: int, task: str
         if policy is None or retries >= max_retries:
             exceeded = MaxRetriesExceededError(task, max_retries, error.cause)
             exceeded.__cause__ = error.__cause__
+            exceeded.__traceback__ = error.__traceback__  # where the task asked for the retry
             return replace(outcome, error=exceeded, reason="retries_exhausted")
         delay = policy.delay(retries + 1, rng) if error.countdown is None else error.countdown
         return replace(outcome, decision=Decision.RETRY, delay=delay)

@@ -23,6 +23,10 @@ _VARYING = re.compile(r"<[a-z][a-z ]*>")
 _EXIT = re.compile(r"\s+# exits with (\d+)$")
 _INSTALLS = re.compile(r"\bpip install\b|\btox\b")
 """What changes the environment in which the tests themselves run."""
+_WORKER = re.compile(r"((?:\w+=\S+ )*)(chicory worker .*?)(?: &)?")
+"""The command that goes on, after variables that are set for it alone."""
+_INTERRUPT = "^C"
+"""What a terminal shows of Ctrl-C: a line before a prompt, which stops what runs in it."""
 _PATIENCE = 30.0
 
 
@@ -81,7 +85,10 @@ class Session:
         return output.getvalue()
 
     def _console(self, block: Block) -> None:
-        for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+        before, *parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)
+        if before.strip() == _INTERRUPT:
+            self._interrupt()
+        for part in parts:
             command, _, expected = part.partition("\n")
             self._command(block, command, expected)
 
@@ -90,8 +97,8 @@ class Session:
             return
         expects = _EXIT.search(command)
         command = _EXIT.sub("", command)
-        if command.startswith("chicory worker ") and not expects:
-            self._start_worker(block, command.removesuffix("&"))
+        if (found := _WORKER.fullmatch(command)) and not expects:
+            self._start_worker(block, f"{found[1]}exec {found[2]}")
             return
         done = subprocess.run(
             command,
@@ -109,10 +116,10 @@ class Session:
             self._compare(block, expected, done.stdout)
 
     def _start_worker(self, block: Block, command: str) -> None:
-        """Begin ``chicory worker``, which goes on to the end of the page."""
-        log = self.folder / f".worker-{len(self.workers)}.log"
+        """Begin ``chicory worker``, which goes on until Ctrl-C, or to the end of the page."""
+        log = self.folder / f".worker-{block.line}.log"
         with log.open("wb") as errors:
-            process = subprocess.Popen(f"exec {command}", shell=True, cwd=self.folder, env=self.environment, stderr=errors)
+            process = subprocess.Popen(command, shell=True, cwd=self.folder, env=self.environment, stderr=errors)
         self.workers.append((process, log))
         count = int(found[1]) if (found := re.search(r"--workers (\d+)", command)) else 1
 
@@ -134,9 +141,18 @@ class Session:
             for value in self.namespace.values():
                 if isinstance(value, Chicory):
                     value.run_sync(value.disconnect())
-        for process, _ in self.workers:
-            process.send_signal(signal.SIGTERM)
-        for process, log in self.workers:
+        self._stop_workers(signal.SIGTERM)
+
+    def _interrupt(self) -> None:
+        """Press Ctrl-C in the terminals of the workers."""
+        assert self.workers, f"{self.page.name}: nothing runs that could be interrupted"
+        self._stop_workers(signal.SIGINT)
+
+    def _stop_workers(self, number: int) -> None:
+        workers, self.workers = self.workers, []
+        for process, _ in workers:
+            process.send_signal(number)
+        for process, log in workers:
             try:
                 code = process.wait(_PATIENCE)
             finally:

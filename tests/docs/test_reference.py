@@ -14,15 +14,16 @@ from msgspec import NODEFAULT
 from pydantic_core import PydanticUndefined
 
 import chicory
+import chicory.config
 import chicory.plugin
 import chicory.testing
 from chicory import Chicory, errors, hookspecs
 from chicory.cli.root import _COMMANDS, cli
 from chicory.codec import Document
-from chicory.config import BackendConfig, BrokerConfig, ChicoryConfig, WorkerConfig
+from chicory.config import NOT_SETTINGS, BackendConfig, BrokerConfig, ChicoryConfig, WorkerConfig, installed_sections
 from chicory.facade import AppBackend, AppBroker
 from chicory.message import Envelope
-from chicory.plugin import Capabilities
+from chicory.plugin import BackendSection, BrokerSection, Capabilities, PluginSettings
 from chicory_sqlite import SqliteBackendConfig, SqliteBrokerConfig
 
 from .pages import DOCS, ROOT, Page, read_page
@@ -92,6 +93,8 @@ def test_every_kind_of_event_is_listed():
 
 MODELS = [ChicoryConfig, WorkerConfig, SqliteBrokerConfig, SqliteBackendConfig]
 GROUPS = {"broker", "backend", "worker"}
+RESERVED = {"CHICORY_FAULT"}
+"""Not warned about as a misspelt setting, and read by nothing of what is installed."""
 SHOWN = {
     ("WorkerConfig", "concurrency"): "`min(32, cpus + 4)`",
     ("ChicoryConfig", "plugins"): "none",
@@ -130,6 +133,21 @@ def test_urls_are_there_with_their_variables(model, variable, monkeypatch):
 
     assert [code(cell) for cell in row[:2]] == ["url", variable]
     assert model().url == "memory://"
+
+
+def test_every_class_of_settings_is_compared_with_its_table():
+    """Those of the core, and those that the plugins of this repository contribute."""
+    own = {value for value in vars(chicory.config).values() if inspect.isclass(value) and issubclass(value, PluginSettings)}
+    public = {kind for kind in own if not kind.__name__.startswith("_")} - {PluginSettings, BrokerSection, BackendSection}
+
+    assert public | {entry.load() for entry in installed_sections().values()} == set(MODELS)
+
+
+def test_variables_that_are_no_settings_are_there():
+    rows = {code(row[0]): row[1] for row in table(section_of(page_of("settings"), "Other variables"))}
+
+    assert rows.keys() == NOT_SETTINGS - RESERVED
+    assert all(rows.values())
 
 
 # --- errors ----------------------------------------------------------------------------------------

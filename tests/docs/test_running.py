@@ -27,6 +27,7 @@ def session_in(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
+@pytest.mark.timeout(180)  # a page starts many processes; each command has its own limit
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs_and_prints_what_is_shown(page, session_in):
     session_in(page).run()
@@ -57,6 +58,7 @@ BROKEN = {
     "another exit code": "```console\n$ chicory workers nowhere:app  # exits with 1\n```",
     "another output of a command": "```console\n$ echo 2\n3\n```",
     "a worker that cannot start": "```console\n$ chicory worker nowhere:app\n```",
+    "a Ctrl-C in an empty terminal": "```console\n^C\n```",
     "a hidden error": "<!-- run\n1 / 0\n-->",
 }
 

@@ -13,7 +13,7 @@ ORDER = ["tutorial.md", "how-to", "reference", "explanation", "benchmarks.md"]
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`]*`")
-_NOT_PROSE = re.compile(r"^(#|\||<|\s*$)")
+_NOT_PROSE = re.compile(r"^(#|\||<|::: |\s*$)")
 _ITEM = re.compile(r"^\s*([-*]|\d+\.)\s+")
 _INNER_END = re.compile(r"(?<![A-Z])[.!?][*)]*\s+(?=[A-Z*\[])")
 _PRAISE = re.compile(

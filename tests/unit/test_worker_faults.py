@@ -121,6 +121,14 @@ async def test_a_task_of_five_leases_runs_once(app, store, clock, work):
     assert len(runs) == 1
 
 
+async def test_an_idle_worker_still_says_that_it_lives(apart, clock, trouble, work):
+    async with work(apart, lease_seconds=30):
+        for _ in range(6):
+            await clock.advance(10)
+
+        await eventually(lambda: trouble.calls.get("extend", 0) >= 5)
+
+
 async def test_messages_received_ahead_keep_their_lease_too(app, store, clock):
     gate = asyncio.Event()
 

@@ -145,7 +145,8 @@ class Broker(Opened, Protocol):
     async def extend(self, receipts: Sequence[str]) -> set[str]:
         """Keep these deliveries ours for one more lease, counted from now; return those that are not ours any more.
 
-        Replaces what was left of the lease; does not add to it. Called from the lease thread, on a twin.
+        Replaces what was left of the lease; does not add to it. Called from the lease thread, on a twin; without receipts too,
+        for whoever calls it counts as a live consumer of its queues.
         """
         ...
 

@@ -106,7 +106,7 @@ class LeaseKeeper:
                 await backoff.pause()
 
     async def _renew(self, broker: Broker, receipts: Sequence[str]) -> None:
-        for start in range(0, len(receipts), _BATCH):
+        for start in range(0, max(len(receipts), 1), _BATCH):  # without any too: that is how the broker knows that we live
             batch = receipts[start : start + _BATCH]
             asked_at = self._clock.monotonic()  # before the call: the answer may be late
             lost = await broker.extend(batch)

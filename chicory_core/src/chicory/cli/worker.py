@@ -27,7 +27,11 @@ if TYPE_CHECKING:
 @click.option("--heartbeat-interval", type=float, help="Seconds between two heartbeats.")
 @click.option("--heartbeat-ttl", type=float, help="Seconds without heartbeat after which a worker counts as gone.")
 @click.option("--shutdown-timeout", type=float, help="Seconds that running tasks get to finish on SIGTERM.")
-@click.option("--log-level", type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False))
+@click.option(
+    "--log-level",
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    help="The least level that is logged.",
+)
 @click.option("--lifeline", type=int, hidden=True, help="A socket to the supervisor.")
 def command(app: str, workers: int | None, lifeline: int | None, **options: Any) -> None:
     """Run the tasks of APP (module:attribute) until SIGTERM or Ctrl-C, then drain.

@@ -288,6 +288,16 @@ class BrokerSuite(StoreSuite):
         async with make_broker() as other:
             assert await other.prepare(["default"], lease * 2) == {"default": lease}
 
+    async def test_a_consumer_that_extends_counts_as_live_without_messages(
+        self, broker: Broker, make_broker: MakeBroker, lease: float, pass_time: PassTime
+    ) -> None:
+        for _ in range(4):
+            await pass_time(lease * 0.9)
+            assert await broker.extend([]) == set()
+
+        async with make_broker() as other:
+            assert await other.prepare(["default"], lease * 2) == {"default": lease}
+
     async def test_a_new_lease_applies_once_nobody_uses_the_queue(
         self, make_broker: MakeBroker, lease: float, pass_time: PassTime
     ) -> None:

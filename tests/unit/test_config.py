@@ -144,6 +144,10 @@ WORKER_VARIABLES = {
     "processes": ("3", 3),
     "process_recycle_tasks": ("7", 7),
     "process_memory_bytes": ("1000000000", 1_000_000_000),
+    "block_report_seconds": ("0.5", 0.5),
+    "stall_limit_seconds": ("inf", float("inf")),
+    "health_address": ("[::1]:0", "[::1]:0"),
+    "health_file": ("state-{pid}.json", "state-{pid}.json"),
     "unknown_task_seconds": ("1", 1),
 }
 APP_VARIABLES = {
@@ -245,6 +249,8 @@ def test_the_queue_reads_back_as_text(given, text, names):
     ("given", "text"),
     [
         ({"heartbeat_interval": 30.0}, "heartbeat_ttl must exceed heartbeat_interval"),
+        ({"stall_limit_seconds": 1.0}, "stall_limit_seconds must exceed block_report_seconds"),
+        ({"health_address": "8081"}, "must be written host:port, as 127.0.0.1:8081"),
         ({"queue": " , "}, "queue must name at least one queue"),
         ({"queue": []}, "queue must name at least one queue"),
         ({"log_level": "LOUD"}, "log_level must be one of debug, info, warning, error, critical"),
@@ -253,7 +259,7 @@ def test_the_queue_reads_back_as_text(given, text, names):
         ({"shutdown_timeout": -1}, "shutdown_timeout"),
         ({"lease_seconds": 0}, "lease_seconds"),
     ],
-    ids=["ttl", "no queue", "empty list", "log level", "log format", "concurrency", "shutdown", "lease"],
+    ids=["ttl", "stall", "address", "no queue", "empty list", "log level", "log format", "concurrency", "shutdown", "lease"],
 )
 def test_worker_settings_that_make_no_sense_are_refused(given, text):
     with pytest.raises(pydantic.ValidationError, match=text):

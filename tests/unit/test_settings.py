@@ -181,8 +181,15 @@ def test_a_misspelt_variable_is_noticed(name, text, source, no_settings):
 
 @pytest.mark.parametrize(
     "environ",
-    [{}, {"CHICORY_PLUGINS": "nats"}, {"chicory_plugins": "nats"}, {"MY_CHICORY_PLUGIN": "1"}, {"CHICORYPLUGINS": "1"}],
-    ids=["nothing", "known", "known in lower case", "of another program", "of another name"],
+    [
+        {},
+        {"CHICORY_PLUGINS": "nats"},
+        {"chicory_plugins": "nats"},
+        {"MY_CHICORY_PLUGIN": "1"},
+        {"CHICORYPLUGINS": "1"},
+        {"CHICORY_TEST_REDIS_SERVER": "redis-server"},
+    ],
+    ids=["nothing", "known", "known in lower case", "of another program", "of another name", "of tests"],
 )
 def test_variables_that_are_known_or_not_ours_pass(environ):
     with warnings.catch_warnings():

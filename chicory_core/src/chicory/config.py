@@ -11,18 +11,21 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast, final
 
 import pydantic
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from chicory.errors import ConfigurationError, PluginNotFoundError
 from chicory.message import DEFAULT_QUEUE, DeliveryMode, ValidationMode
 from chicory.serializer import JSON
 from chicory.settings import BackendSection, BrokerSection, PluginSettings, mask, readable, settings_from, variables_of
+from chicory.vitals import host_and_port
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     # What type checkers see of the plugins that live in this repository; at run time they are found by name.
+    from chicory_redis.settings import RedisBackendConfig as RedisBackendConfig  # noqa: PLC0414 - re-exported
+    from chicory_redis.settings import RedisBrokerConfig as RedisBrokerConfig  # noqa: PLC0414
     from chicory_sqlite.settings import SqliteBackendConfig as SqliteBackendConfig  # noqa: PLC0414 - re-exported
     from chicory_sqlite.settings import SqliteBrokerConfig as SqliteBrokerConfig  # noqa: PLC0414
 
@@ -50,6 +53,12 @@ def _comma_list(value: object) -> object:
 
 def _comma_text(value: object) -> object:
     return ",".join(str(part) for part in value) if isinstance(value, (list, tuple)) else value
+
+
+def _address(value: str | None) -> str | None:
+    if value is not None:
+        host_and_port(value)
+    return value
 
 
 CommaList = Annotated[list[str], NoDecode, BeforeValidator(_comma_list)]
@@ -97,11 +106,23 @@ class WorkerConfig(PluginSettings):
     """The address space of a child process (RLIMIT_AS); beyond it the task gets a ``MemoryError``. None: no limit."""
     unknown_task_seconds: float = Field(default=600.0, ge=0)
     """For how long a message with an unknown task is put back, for a worker that knows it, before it fails."""
+    block_report_seconds: float = Field(default=1.0, gt=0)
+    """After how long a task loop that does not turn is reported, with the task and where it is."""
+    stall_limit_seconds: float = Field(default=300.0, gt=0)
+    """After how long a task loop that does not turn ends the process, with exit code 70; ``inf``: never."""
+    health_address: Annotated[str | None, AfterValidator(_address)] = None
+    """``host:port`` on which ``/live`` and ``/ready`` answer; port 0 takes a free one; None: nowhere."""
+    health_file: str | None = None
+    """The state file that ``chicory health`` reads, ``{pid}`` filled in; None: in the folder of this user."""
 
     @model_validator(mode="after")
     def _check(self) -> WorkerConfig:
         if self.heartbeat_ttl <= self.heartbeat_interval:
             raise ValueError("heartbeat_ttl must exceed heartbeat_interval, or a worker is gone between two beats")
+        if self.stall_limit_seconds <= self.block_report_seconds:
+            raise ValueError(
+                "stall_limit_seconds must exceed block_report_seconds: a block is reported before it ends the worker"
+            )
         if not self.queues:
             raise ValueError("queue must name at least one queue")
         for name, allowed in (("log_level", _LOG_LEVELS), ("log_format", _LOG_FORMATS)):
@@ -207,6 +228,7 @@ class BrokerConfig(_Sections[BrokerSection]):
     _base: ClassVar[type[PluginSettings]] = BrokerSection
     _url_model: ClassVar[type[_Url]] = _BrokerUrl
     if TYPE_CHECKING:
+        redis: RedisBrokerConfig
         sqlite: SqliteBrokerConfig
 
 
@@ -218,6 +240,7 @@ class BackendConfig(_Sections[BackendSection]):
     _base: ClassVar[type[PluginSettings]] = BackendSection
     _url_model: ClassVar[type[_Url]] = _BackendUrl
     if TYPE_CHECKING:
+        redis: RedisBackendConfig
         sqlite: SqliteBackendConfig
 
 

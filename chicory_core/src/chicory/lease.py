@@ -57,20 +57,26 @@ class LeaseKeeper:
         self._held: dict[str, _Held] = {}
         self._shortest = 30.0
         self._started = asyncio.Event()
+        self.is_answered = True
+        """Whether the broker answered the last renewal."""
         self._log = get_logger("lease")
 
     def hold(self, delivery: Delivery) -> None:
         """Keep this delivery's lease from now on."""
         self._held[delivery.receipt] = _Held(delivery)
 
-    def release(self, receipt: str) -> None:
-        """It is settled, or given up: keep it no longer. Safe to repeat."""
-        self._held.pop(receipt, None)
+    def release(self, receipt: str) -> bool:
+        """It is settled, or given up: keep it no longer. Whether it was kept; safe to repeat."""
+        return self._held.pop(receipt, None) is not None
 
     def is_ours(self, receipt: str) -> bool:
         """Whether the lease is held, and confirmed far enough into the future to act on it."""
         held = self._held.get(receipt)
         return held is not None and self._clock.monotonic() < held.ends
+
+    def give_up(self) -> None:
+        """Keep none of them any longer, and act on none: this process is about to end."""
+        self._held.clear()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -97,9 +103,11 @@ class LeaseKeeper:
                     while True:
                         await self._renew(broker, list(self._held))
                         backoff.reset()
+                        self.is_answered = True
                         self._started.set()
                         await self._clock.sleep(self._shortest / RENEWALS)
             except BrokerError as error:
+                self.is_answered = False
                 if backoff.tries == 0:
                     self._log.warning("lease_renewal_failed", error_type=type(error).__qualname__, held=len(self._held))
                 self._started.set()

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar, final
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from concurrent.futures import Future
 
 __all__ = ["LoopThread"]
@@ -40,6 +40,11 @@ class LoopThread:
         """Run *coroutine* on this thread's loop, from any other thread."""
         assert self._loop is not None, "submit() comes between start() and stop()"  # noqa: S101
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Call *callback* at the next turn of this thread's loop, from any other thread."""
+        assert self._loop is not None, "call_soon() comes between start() and stop()"  # noqa: S101
+        self._loop.call_soon_threadsafe(callback)
 
     def stop(self) -> None:
         """Cancel what still runs there and end the loop; returns when the thread has ended. Safe to repeat."""

@@ -38,6 +38,8 @@ __all__ = [
 
 ENV_FILE = ".env"
 PREFIX = "CHICORY_"
+_OF_TESTS = f"{PREFIX}TEST_"
+"""What tests read, such as the path of a server; no setting of an app."""
 
 
 class ConfigurationWarning(UserWarning):
@@ -175,7 +177,7 @@ def warn_of_unknown(known: Iterable[str], *, environ: Mapping[str, str] | None =
     names = tuple(sorted(known))
     found = {name.upper() for name in (os.environ if environ is None else environ)} | _names_in(Path(ENV_FILE))
     for name in sorted(found):
-        if name.startswith(PREFIX) and name not in names:
+        if name.startswith(PREFIX) and not name.startswith(_OF_TESTS) and name not in names:
             near = nearest(name, names)
             hint = f"did you mean {near}?" if near else "no installed plugin reads it"
             warnings.warn(f"{name} is not a setting of chicory: {hint}", ConfigurationWarning, stacklevel=3)

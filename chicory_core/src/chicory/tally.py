@@ -29,6 +29,8 @@ class Tally:
         self._worker_id, self._clock, self._sinks = worker_id, clock, tuple(sinks)
         self._log = get_logger("worker", worker_id=worker_id)
         self._debug = self._log.isEnabledFor(10)  # asked once: two log lines cost as much as a small task
+        self.is_connected = True
+        """Whether the broker answered the last time that the pump asked it."""
         self.processed = 0
         self.failed = 0
 
@@ -56,10 +58,12 @@ class Tally:
         self.tell(Event(kind="task.lease_lost", at=self._clock.now(), worker_id=self._worker_id, task_id=message_id))
 
     def broker_lost(self, error: Exception) -> None:
+        self.is_connected = False
         self._log.warning("broker_lost", error_type=type(error).__qualname__, reason=str(error))
         self.changed("broker.lost", reason=type(error).__qualname__)
 
     def broker_found(self) -> None:
+        self.is_connected = True
         self._log.info("broker_found")
         self.changed("broker.connected")
 

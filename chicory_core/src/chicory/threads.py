@@ -52,6 +52,11 @@ class ThreadPool:
         self._threads -= 1
         self._busy -= 1
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Half of it is lost to functions that nobody waits for: what they hold is not coming back."""
+        return len(self.abandoned) * 2 >= self.size
+
     def close(self) -> None:
         """Let idle threads end. Does not wait: those that run a function end with it, or with the process."""
         for _ in range(self._threads + len(self.abandoned)):

@@ -7,15 +7,15 @@ import os
 import socket
 from contextlib import AsyncExitStack
 from random import Random
-from typing import TYPE_CHECKING, Any, Self, final
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Self, final
 
 from chicory.app import Chicory
 from chicory.backoff import Backoff
 from chicory.clock import within
-from chicory.errors import BackendError, BrokerError, ChicoryError, PluginNotFoundError
+from chicory.errors import BackendError, BrokerError, PluginNotFoundError, ThreadsExhaustedError
 from chicory.execution import Execution
+from chicory.guard import Guard, Phase
+from chicory.healthcheck import PartHealth, WorkerHealth, health_of
 from chicory.heartbeat import beat_for_ever, forget_workers
 from chicory.launch import current_launch
 from chicory.lease import LeaseKeeper
@@ -50,24 +50,6 @@ _SETTLE_TIME = 5.0
 
 
 @final
-class PartHealth(Struct, frozen=True, kw_only=True):
-    """Whether the broker, or the backend, answers."""
-
-    connected: bool
-    error: str | None = None
-
-
-@final
-class WorkerHealth(Struct, frozen=True, kw_only=True):
-    """What ``Worker.healthcheck()`` found out."""
-
-    is_running: bool
-    broker: PartHealth
-    backend: PartHealth | None
-    error: str | None = None
-
-
-@final
 class Worker:
     """Runs an app's tasks in this process. ``await worker.run()``, or ``async with worker:`` beside other work.
 
@@ -88,6 +70,7 @@ class Worker:
         self._log = get_logger("worker", worker_id=self.worker_id)
         self._main: asyncio.Task[None] | None = None
         self._pump: Pump | None = None
+        self._exhausted: ThreadsExhaustedError | None = None
         self._stop_told = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stop_seconds = self.config.shutdown_timeout
@@ -102,8 +85,13 @@ class Worker:
     async def run(self, *, on_ready: Callable[[], object] | None = None) -> None:
         """Work until SIGTERM, SIGINT or `stop`, then drain: a second signal skips the wait, a third ends the process.
 
+        A task loop that does not turn for ``stall_limit_seconds`` ends the process, with exit code 70.
+
         *on_ready* is called once it works. Raises whatever made the worker fail; returns after a drain. Cancelling it puts
         back what runs, without waiting.
+
+        Raises:
+            ThreadsExhaustedError: sync tasks past their timeout hold half of the threads; it has drained.
         """
         with draining_on_signals(self.request_stop, self.hurry):
             await self.start()
@@ -120,6 +108,7 @@ class Worker:
 
         Raises:
             BrokerConnectionError, BackendConnectionError: a server did not answer; nothing is left open.
+            ConfigurationError: nothing can listen at ``health_address``.
         """
         if self._main is not None:
             return
@@ -202,8 +191,8 @@ class Worker:
     async def healthcheck(self) -> WorkerHealth:
         """Ask broker and backend whether they answer."""
         backend = self._app.backend
-        broker_health = await _health_of(self._app.broker)
-        backend_health = await _health_of(backend) if backend is not None else None
+        broker_health = await health_of(self._app.broker)
+        backend_health = await health_of(backend) if backend is not None else None
         errors = [part.error for part in (broker_health, backend_health) if part is not None and part.error]
         return WorkerHealth(
             is_running=self._is_running, broker=broker_health, backend=backend_health, error="; ".join(errors) or None
@@ -212,7 +201,11 @@ class Worker:
     # --- work ----------------------------------------------------------------------------------
 
     async def _work(self, ready: asyncio.Future[None]) -> None:
+        self._exhausted = None
         async with AsyncExitStack() as stack:
+            guard = Guard(self.worker_id, self.hostname, self.config, self._tally, self._exhaust)
+            stack.callback(guard.stop)
+            guard.start(asyncio.get_running_loop())
             connection = await stack.enter_async_context(self._app.connection())
             await stack.enter_async_context(self._app.lifespan("worker"))
             threads = ThreadPool(self.config.threads or self.config.concurrency)
@@ -229,13 +222,17 @@ class Worker:
             )
             stack.callback(outbox.abort)
             self._pump = pump = self._build_pump(connection, outbox, leases, threads, processes)
+            guard.learn(pump, leases, threads)
             self._began()
             stack.push_async_callback(self._say_stopped, connection)
             await self._beat(connection)
-            keeper = await self._keep_alive(leases, stack)
+            keeper = await self._keep_alive(leases, stack, guard)
+            guard.enter(Phase.WORKING)
             ready.set_result(None)
-            await self._until_drained(pump, keeper, connection)
+            await self._until_drained(pump, keeper, connection, guard)
             await asyncio.gather(self._settle_rest(outbox), processes.close())
+        if self._exhausted is not None:
+            raise self._exhausted
 
     async def _prepare(self, connection: Connection) -> LeaseKeeper:
         wanted = self.config.lease_seconds
@@ -281,11 +278,12 @@ class Worker:
             watch=self._tally,
         )
 
-    async def _keep_alive(self, leases: LeaseKeeper, stack: AsyncExitStack) -> asyncio.Future[None]:
+    async def _keep_alive(self, leases: LeaseKeeper, stack: AsyncExitStack, guard: Guard) -> asyncio.Future[None]:
         """Renew leases and beat from a thread of its own, until the stack is left."""
         thread = LoopThread("chicory-lease")
         thread.start()
         stack.callback(thread.stop)
+        guard.watch_leases(thread)
         keeper = asyncio.wrap_future(thread.submit(self._keep(leases)))
         started = asyncio.wrap_future(thread.submit(leases.started()))
         await asyncio.wait([started, keeper], return_when=asyncio.FIRST_COMPLETED)
@@ -305,7 +303,7 @@ class Worker:
                 )
                 group.create_task(beating, name="heartbeat")
 
-    async def _until_drained(self, pump: Pump, keeper: asyncio.Future[None], connection: Connection) -> None:
+    async def _until_drained(self, pump: Pump, keeper: asyncio.Future[None], connection: Connection, guard: Guard) -> None:
         """Work until told to stop, then drain. A part that ends by itself is a defect, and ends the worker."""
         async with asyncio.TaskGroup() as group:
             parts = [
@@ -314,6 +312,7 @@ class Worker:
                 group.create_task(self._clean_for_ever(connection), name="cleanup"),
             ]
             await self._stop_told.wait()
+            guard.enter(Phase.DRAINING)
             self._tally.changed("worker.draining")
             self._log.info("worker_draining", active=pump.active)
             await pump.drain(self._stop_seconds, self._hurry)
@@ -370,6 +369,13 @@ class Worker:
         except BackendError as error:
             self._log.warning("heartbeat_failed", error_type=type(error).__qualname__)
 
+    def _exhaust(self, abandoned: int, size: int) -> None:
+        """Half of the threads hang: go before all of them do. Async tasks finish, and leases are kept, until the drain ends."""
+        self._exhausted = ThreadsExhaustedError(abandoned, size)
+        self._log.error("threads_exhausted", abandoned=abandoned, threads=size)
+        self._tally.changed("worker.exhausted")
+        self.request_stop()
+
     def _lose(self, delivery: Delivery) -> None:
         if self._pump is not None:
             self._pump.lose(delivery)
@@ -387,14 +393,6 @@ class Worker:
 def offered_layers(app: Chicory) -> list[ExecuteMiddleware]:
     """The layers around execution that the app's plugins offer."""
     return [layer for _, layers in app.plugins.collect("chicory_execute_middleware", app=app) for layer in layers]
-
-
-async def _health_of(part: Any) -> PartHealth:
-    try:
-        await part.health()
-    except ChicoryError as error:
-        return PartHealth(connected=False, error=str(error))
-    return PartHealth(connected=True)
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

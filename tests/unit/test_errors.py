@@ -25,6 +25,7 @@ from chicory.errors import (
     LeaseLost,
     MaxRetriesExceededError,
     MessageDecodeError,
+    NotIdleError,
     PayloadTooLargeError,
     PluginBrokenError,
     PluginConflictError,
@@ -43,12 +44,24 @@ from chicory.errors import (
     TaskFailedError,
     TaskNotFoundError,
     TaskTimeoutError,
+    ThreadsExhaustedError,
     ValidationError,
     WorkerLost,
 )
 
 # class, its facts, and its whole text
 TABLE = [
+    (
+        NotIdleError,
+        {"limit": "30 s of real time", "tasks": ("mail.send (1 running)",), "hint": "raise timeout="},
+        "not idle after 30 s of real time: mail.send (1 running); raise timeout=",
+    ),
+    (
+        ThreadsExhaustedError,
+        {"abandoned": 2, "size": 4},
+        "2 of 4 threads are lost to sync tasks that ran over their timeout: let a supervisor restart the worker, "
+        "and give what these tasks wait for a timeout of its own",
+    ),
     (
         BackendNotConfiguredError,
         {},

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast, final, overload
 
 import pydantic
@@ -37,7 +37,7 @@ from chicory.settings import readable, warn_of_unknown
 from chicory.task import AsyncTask, Call, SyncTask, Task, TaskRegistry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
     from datetime import datetime
     from types import TracebackType
     from typing import Concatenate
@@ -274,6 +274,28 @@ class Chicory:
             for _, manager in self.plugins.collect("chicory_lifespan", app=self, role=role):
                 await stack.enter_async_context(manager)
             yield
+
+    @property
+    def clients(self) -> Mapping[asyncio.AbstractEventLoop, Client]:
+        """The clients that were opened, by event loop; to read."""
+        return self._clients
+
+    @contextmanager
+    def replacing(self, broker: Broker, backend: Backend | None, clock: Clock) -> Iterator[None]:
+        """This app on other parts for a while, and then as it was before: for tests.
+
+        Plugins are asked for their layers anew. Whoever replaces closes the `clients` that were opened meanwhile.
+        """
+        before = dict(vars(self))
+        try:
+            self.clock, self._broker, self._backend = clock, broker, backend
+            self._clients, self._components = {}, {}
+            self.broker = AppBroker(self, address=broker.address, capabilities=broker.capabilities)
+            self.backend = AppBackend(self, address=backend.address) if backend is not None else None
+            self._outgoing = self._compose_outgoing()
+            yield
+        finally:
+            vars(self).update(before)
 
     # --- what tasks and facades ask of their app -------------------------------------------------
 

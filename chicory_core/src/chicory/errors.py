@@ -38,7 +38,9 @@
     │   ├── ProcessStartError
     │   ├── ProcessDiedError
     │   └── RemoteError
-    └── SyncCallError              (also RuntimeError)
+    ├── ThreadsExhaustedError
+    ├── SyncCallError              (also RuntimeError)
+    └── NotIdleError               what the test kit raises
 """
 
 from __future__ import annotations
@@ -66,6 +68,7 @@ __all__ = [
     "LeaseLost",
     "MaxRetriesExceededError",
     "MessageDecodeError",
+    "NotIdleError",
     "PayloadTooLargeError",
     "PluginBrokenError",
     "PluginConflictError",
@@ -84,6 +87,7 @@ __all__ = [
     "TaskFailedError",
     "TaskNotFoundError",
     "TaskTimeoutError",
+    "ThreadsExhaustedError",
     "ValidationError",
     "WorkerLost",
     "nearest",
@@ -544,6 +548,21 @@ def _remote_class(kind: str, module: str) -> type[RemoteError]:
 
 
 @final
+class ThreadsExhaustedError(ChicoryError):
+    """A worker has ended since half of its threads, or more, run sync tasks that nobody waits for any longer."""
+
+    def __init__(self, abandoned: int, size: int) -> None:
+        super().__init__(abandoned, size)
+        self.abandoned, self.size = abandoned, size
+
+    def __str__(self) -> str:
+        return (
+            f"{self.abandoned} of {self.size} threads are lost to sync tasks that ran over their timeout: "
+            "let a supervisor restart the worker, and give what these tasks wait for a timeout of its own"
+        )
+
+
+@final
 class SyncCallError(ChicoryError, RuntimeError):
     """A blocking call was made on a thread whose event loop it would stop."""
 
@@ -553,3 +572,15 @@ class SyncCallError(ChicoryError, RuntimeError):
 
     def __str__(self) -> str:
         return f"{self.blocking} would block the event loop that runs on this thread: use `{self.instead}`"
+
+
+@final
+class NotIdleError(ChicoryError):
+    """A test waited until its app was idle, and the app does not get there. *tasks* are ``name (how often)``."""
+
+    def __init__(self, limit: str, tasks: tuple[str, ...], hint: str) -> None:
+        super().__init__(limit, tasks, hint)
+        self.limit, self.tasks, self.hint = limit, tasks, hint
+
+    def __str__(self) -> str:
+        return f"not idle after {self.limit}: {', '.join(self.tasks) or 'no task'}; {self.hint}"

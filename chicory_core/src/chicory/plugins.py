@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points, requires, version
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 
@@ -20,7 +21,7 @@ from chicory.plugin import API_VERSION
 from chicory.settings import ConfigurationWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from chicory.offers import BackendSpec, BrokerSpec, SerializerSpec
 
@@ -96,6 +97,18 @@ class Plugins:
         if name in self._found and (info is None or info.state == "idle"):
             self._load(name, self._found[name], asked=True)
             self._refuse_unknown_hooks()
+
+    @contextmanager
+    def including(self, name: str, plugin: object) -> Iterator[None]:
+        """With one more plugin for a while, in place of one of that name: for tests."""
+        before = self._manager.unregister(name=name) if self._manager.has_plugin(name) else None
+        self._manager.register(plugin, name=name)
+        try:
+            yield
+        finally:
+            self._manager.unregister(name=name)
+            if before is not None:
+                self._manager.register(before, name=name)
 
     def collect(self, hook: str, **arguments: Any) -> list[tuple[str, Any]]:
         """Each plugin's answer to *hook*, as (plugin name, answer), ordered by plugin name; None answers are left out."""

@@ -54,6 +54,14 @@ class App(Protocol):
     def tasks(self) -> Mapping[str, Task[..., Any]]: ...
     @property
     def clock(self) -> Clock: ...
+    def broker_twin(self) -> Broker:
+        """An unopened broker like the app's, for an event loop of its own."""
+        ...
+
+    def backend_twin(self) -> Backend:
+        """An unopened backend like the app's; raises ``BackendNotConfiguredError`` if there is none."""
+        ...
+
     def require(self, protocol: type[T]) -> T:
         """The component that implements *protocol*; a clear error names the plugins that would offer one."""
         ...
@@ -133,6 +141,21 @@ class Finding(Struct, frozen=True, kw_only=True):
     level: FindingLevel
     what: str
     fix: str = ""
+
+    @classmethod
+    def ok(cls, what: str) -> Finding:
+        """Nothing is wrong with *what* was looked at."""
+        return cls(level=FindingLevel.OK, what=what)
+
+    @classmethod
+    def warning(cls, what: str, fix: str) -> Finding:
+        """It works, and may not always."""
+        return cls(level=FindingLevel.WARNING, what=what, fix=fix)
+
+    @classmethod
+    def error(cls, what: str, fix: str) -> Finding:
+        """It does not work."""
+        return cls(level=FindingLevel.ERROR, what=what, fix=fix)
 
 
 DoctorCheck = Callable[[], Awaitable[Sequence[Finding]]]

@@ -19,12 +19,16 @@ _COMMANDS = {
     "workers": "who lives, and what they do",
     "cleanup": "forget workers that are gone",
     "plugins": "what is installed, and what it offers",
+    "doctor": "what will go wrong, and how to mend it",
     "queues": "what waits where",
     "send": "call a task by name",
     "result": "the result of a task",
+    "health": "whether the workers on this host are well",
     "demo": "real work on several worker processes, no server needed",
 }
 _TRACEBACK = "--traceback"
+_EXHAUSTED_EXIT = 71
+"""Of a worker that went since its threads hang: its supervisor restarts it."""
 
 
 @final
@@ -77,7 +81,7 @@ def cli() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line. Exit codes: 0 well, 1 it failed, 2 wrong use or configuration."""
+    """Run the command line. Exit codes: 0 well, 1 it failed, 2 wrong use or configuration, 71 a worker's threads hang."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     end = given.index("--") if "--" in given else len(given)
     shows_more = _TRACEBACK in given[:end]
@@ -99,6 +103,8 @@ def _fail_with(error: Exception, *, shows_more: bool) -> int:
     errors = import_module("chicory.errors")
     if isinstance(error, errors.ConfigurationError | errors.TaskDefinitionError):
         return _fail(str(error), 2, error, shows_more=shows_more)
+    if isinstance(error, errors.ThreadsExhaustedError):
+        return _fail(str(error), _EXHAUSTED_EXIT, error, shows_more=shows_more)
     if isinstance(error, errors.ChicoryError | TimeoutError):
         return _fail(str(error), 1, error, shows_more=shows_more)
     return _fail(f"{type(error).__name__}: {error} (--traceback shows where)", 1, error, shows_more=shows_more)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from chicory.errors import ConfigurationError
-from chicory.plugin import BackendSpec, BrokerSpec, Place, hookimpl
+from chicory.plugin import App, BackendSpec, BrokerSpec, DoctorCheck, Place, hookimpl
 
 if TYPE_CHECKING:
     from chicory_sqlite.backend import SqliteBackend
@@ -26,6 +26,13 @@ def chicory_register_brokers() -> list[BrokerSpec]:
 @hookimpl
 def chicory_register_backends() -> list[BackendSpec]:
     return [BackendSpec(name="sqlite", schemes=("sqlite",), build=_backend)]
+
+
+@hookimpl
+def chicory_doctor(app: App) -> list[DoctorCheck]:
+    from chicory_sqlite.checks import Checks
+
+    return [Checks(app)]
 
 
 def _broker(place: Place) -> SqliteBroker:
@@ -62,8 +69,10 @@ def _file(place: Place, section: SqliteBrokerConfig | SqliteBackendConfig) -> Fi
                 f"{place.url!r} names no file: write sqlite:///relative/path.db, or sqlite:////absolute/path.db"
             )
         section = type(section)(**{**section.model_dump(), "path": Path(path), **dict(parse_qsl(parts.query))})
+    where = section.path.expanduser()
     return File(
-        path=section.path.expanduser().resolve(),
+        path=where.resolve(),
+        is_relative=not where.is_absolute(),
         durability=section.durability,
         lock_seconds=section.lock_seconds,
         clock=place.clock,

@@ -28,6 +28,8 @@ class File(Struct, frozen=True, kw_only=True):
     durability: Durability
     lock_seconds: float
     clock: Clock
+    is_relative: bool = False
+    """Whether it was named from the working directory."""
 
     @property
     def address(self) -> str:

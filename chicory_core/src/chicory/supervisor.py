@@ -27,6 +27,8 @@ STOP_MARGIN = 9.0
 """Seconds beyond ``shutdown_timeout`` that a worker may take to cancel, hand back, settle and close."""
 _GIVE_UP_AFTER = 5
 """Restarts in a row that did not become ready, of every child, before the parent gives up."""
+_MOST_RESTART_SIGNALS = 2
+"""A worker drains on the first, and hurries on the second; a third would end it at once."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -41,6 +43,8 @@ class _Child:
         self.lifeline: socket.socket | None = None
         self.is_ready = False
         self.was_ready = False
+        self.restarts = 0
+        """How often this process was asked to make room for another."""
 
 
 @final
@@ -48,11 +52,14 @@ class Supervisor:
     """Keeps *count* processes of *command* alive, until a signal.
 
     Each gets ``--lifeline FD`` appended: a socket on which it says that it is ready, and which it sees closed when the parent
-    dies. A first process that leaves with an error before it is ready ends them all: it cannot start.
+    dies. A first process that leaves with an error before it is ready ends them all: it cannot start. A *patient* supervisor
+    waits for the next `restart` instead.
     """
 
-    def __init__(self, command: Sequence[str], count: int, *, rng: Random | None = None) -> None:
+    def __init__(self, command: Sequence[str], count: int, *, patient: bool = False, rng: Random | None = None) -> None:
         self._command = list(command)
+        self._patient = patient
+        self._changed = asyncio.Event()
         self._children = [_Child(number, rng or Random()) for number in range(1, count + 1)]
         self._shutdown_timeout = 0.0
         self._signals = 0
@@ -77,6 +84,14 @@ class Supervisor:
                 loop.remove_signal_handler(number)
         return self._exit_code
 
+    def restart(self) -> None:
+        """Let each process drain, and start another in its place; called again meanwhile, do not wait for what it runs."""
+        self._changed.set()
+        for child in self._children:
+            child.restarts += 1
+            if child.restarts <= _MOST_RESTART_SIGNALS:
+                _signal(child, signal.SIGTERM)
+
     # --- one child -----------------------------------------------------------------------------
 
     async def _keep(self, child: _Child) -> None:
@@ -86,6 +101,12 @@ class Supervisor:
             if self._stopping.is_set():
                 self._note_exit(child, code)
                 return
+            if child.restarts:
+                continue
+            if self._patient and not child.is_ready:
+                self._log.error("worker_cannot_start", number=child.number, exit_code=code, waiting_for="a change")
+                await self._until_changed()
+                continue
             if code > 0 and not child.was_ready:
                 self._log.error("worker_cannot_start", number=child.number, exit_code=code)
                 self._stop_all(code or 1)
@@ -99,11 +120,19 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
+    async def _until_changed(self) -> None:
+        self._changed.clear()
+        waiters = [asyncio.ensure_future(event.wait()) for event in (self._changed, self._stopping)]
+        await asyncio.wait(waiters, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in waiters:
+            waiter.cancel()
+
     async def _live(self, child: _Child) -> int:
         """One life of a child: its exit code (negative: the signal that ended it)."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         child.is_ready = False
+        child.restarts = 0
         with theirs:
             child.process = await asyncio.create_subprocess_exec(
                 *self._command,
@@ -154,9 +183,7 @@ class Supervisor:
 
     def _signal_all(self, number: int) -> None:
         for child in self._children:
-            if child.process is not None and child.process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.process.send_signal(number)
+            _signal(child, number)
 
     async def _kill_late(self) -> None:
         """After the deadline that all children share, end those that are left."""
@@ -168,9 +195,17 @@ class Supervisor:
         self._signal_all(signal.SIGKILL)
 
     def _note_exit(self, child: _Child, code: int) -> None:
+        if code == -signal.SIGTERM and not child.is_ready:
+            return  # told to stop before it could listen: it had nothing
         if code != 0 and self._exit_code == 0:
             self._log.error("worker_ended_badly", number=child.number, exit_code=code)
             self._exit_code = code if code > 0 else 1
+
+
+def _signal(child: _Child, number: int) -> None:
+    if child.process is not None and child.process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            child.process.send_signal(number)
 
 
 def worker_command(arguments: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ import click
 from chicory.cli.loading import app_argument, connection_options, launch_from, load_app
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from chicory.app import Chicory
 
@@ -32,14 +33,27 @@ if TYPE_CHECKING:
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
     help="The least level that is logged.",
 )
+@click.option("--reload", is_flag=True, help="Start anew when a source file changes (needs the extra reload).")
+@click.option(
+    "--reload-dir",
+    "reload_dirs",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Where --reload looks, unless here.",
+)
 @click.option("--lifeline", type=int, hidden=True, help="A socket to the supervisor.")
-def command(app: str, workers: int | None, lifeline: int | None, **options: Any) -> None:
+def command(
+    app: str, workers: int | None, lifeline: int | None, *, reload: bool, reload_dirs: tuple[Path, ...], **options: Any
+) -> None:
     """Run the tasks of APP (module:attribute) until SIGTERM or Ctrl-C, then drain.
 
     A second signal does not wait for running tasks, a third ends the process at once.
     """
-    if workers is not None:
-        sys.exit(_supervise(app, workers, options))
+    if reload_dirs and not reload:
+        raise click.UsageError("--reload-dir says where --reload looks: give both")
+    if workers is not None or reload:
+        sys.exit(_supervise(app, workers or 1, options, reload_dirs or (Path.cwd(),) if reload else ()))
     launch = launch_from(
         plugins=options["plugins"], broker=options["broker"], backend=options["backend"], worker=_settings(options)
     )
@@ -80,18 +94,31 @@ async def _work(app: Chicory, worker: Any, lifeline_fd: int | None) -> None:
             lifeline.close()
 
 
-def _supervise(app: str, count: int, options: dict[str, Any]) -> int:
+def _supervise(app: str, count: int, options: dict[str, Any], watched: Sequence[Path]) -> int:
+    """Run *count* processes, and others in their place when a file below *watched* changes; the exit code."""
+    from chicory.cli.reload import call_on_changes, require_watchfiles
     from chicory.config import WorkerConfig
     from chicory.logs import configure_logs
     from chicory.supervisor import Supervisor, worker_command
 
+    if watched:
+        require_watchfiles()
     config = WorkerConfig().override({"log_level": options["log_level"]})
     configure_logs(config.log_level, config.log_format)
 
     async def supervise() -> int:
-        return await Supervisor(worker_command([app, *_arguments(options)]), count).run()
+        supervisor = Supervisor(worker_command([app, *_arguments(options)]), count, patient=bool(watched))
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(call_on_changes(watched, supervisor.restart)) if watched else None
+            code = await supervisor.run()
+            if watching is not None:
+                watching.cancel()
+        return code
 
-    return asyncio.run(supervise())
+    try:
+        return asyncio.run(supervise())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 def _arguments(options: dict[str, Any]) -> list[str]:

@@ -17,8 +17,8 @@ from chicory.testing import eventually
 LEASE = 1.5
 
 TASKS = '''
-import asyncio, os, signal, time
-from chicory import Chicory, DeliveryMode, RetryPolicy, TaskContext
+import asyncio, os
+from chicory import Chicory, TaskContext
 
 app = Chicory()
 
@@ -41,43 +41,12 @@ async def note(ctx: TaskContext, seconds: float = 0.0) -> int:
     return os.getpid()
 
 @app.task
-async def block(ctx: TaskContext, seconds: float) -> int:
-    ledger("start", ctx.task_id, os.getpid(), ctx.retries)
-    time.sleep(seconds)
-    ledger("end", ctx.task_id, os.getpid(), ctx.retries)
-    return os.getpid()
-
-@app.task
-def threaded(seconds: float) -> int:
-    ledger("start", "threaded", os.getpid(), 0)
-    time.sleep(seconds)
-    return os.getpid()
-
-@app.task
-async def kill_once(ctx: TaskContext) -> str:
-    ledger("start", ctx.task_id, os.getpid(), ctx.retries)
-    if not os.path.exists("killed"):
-        open("killed", "w").close()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return "survived"
-
-@app.task
 async def slow_once(ctx: TaskContext) -> int:
     ledger("start", ctx.task_id, os.getpid(), ctx.retries)
     if not os.path.exists("slow"):
         open("slow", "w").close()
         await asyncio.sleep(60)
     return os.getpid()
-
-@app.task
-async def kill_always() -> None:
-    ledger("start", "kill_always", os.getpid(), 0)
-    os._exit(1)
-
-@app.task(delivery_mode=DeliveryMode.AT_MOST_ONCE)
-async def once(seconds: float) -> None:
-    ledger("start", "once", os.getpid(), 0)
-    await asyncio.sleep(seconds)
 '''
 
 

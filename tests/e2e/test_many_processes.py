@@ -129,6 +129,15 @@ def _is_alive(pid):
         return False
 
 
+async def test_a_supervisor_that_is_stopped_while_its_workers_start_ends_well(project):
+    supervisor = project.start("worker", "tasks:app", "--workers", "2")
+    await until(lambda: _children(supervisor.pid, 2))
+
+    supervisor.send_signal(signal.SIGTERM)
+
+    assert await ended(supervisor) == 0
+
+
 @pytest.mark.parametrize(
     ("module", "text"),
     [("missing:app", "no module 'missing'"), ("tasks:ap", "did you mean 'app'?"), ("failing:app", "does not import")],

@@ -12,7 +12,7 @@ from chicory.message import TaskMessage, TaskState
 from chicory.middleware import Decision, Outcome, failed
 from chicory.record import unpack
 from chicory.serializer import JSON
-from chicory.suspects import DELIVERED_BEFORE
+from chicory.suspects import DELIVERED_BEFORE, deliveries_so_far
 from chicory.testing import a_delivery, an_envelope
 from chicory.testing.layers import an_attempt
 from chicory.verdict import Keeping, describe, hand_back, record_of, settlement, started_record
@@ -177,7 +177,7 @@ def test_a_follow_up_of_another_id_does_not_move_the_record(attempt_at):
 
 def test_a_hand_back_counts_nothing():
     envelope = revise(an_envelope(id="m1", queue="mail"), retries=2, eta=NOW)
-    delivery = a_delivery(envelope=envelope, delivery_count=4)
+    delivery = a_delivery(envelope=envelope)
 
     settled = hand_back(delivery)
 
@@ -185,6 +185,15 @@ def test_a_hand_back_counts_nothing():
     assert (settled.ends, settled.result, settled.delivery) == (True, None, delivery)
     assert (follow_up.hop, follow_up.due, read(follow_up).retries) == (2, NOW, 2)
     assert json.loads(follow_up.body) == json.loads(envelope.body)
+
+
+def test_a_hand_back_does_not_forget_the_deliveries_before():
+    """Or a task that kills its workers could be delivered for ever, if it is handed back in between."""
+    delivery = a_delivery(envelope=an_envelope(id="m1"), delivery_count=4)
+
+    (follow_up,) = hand_back(delivery).publish
+
+    assert deliveries_so_far(a_delivery(envelope=follow_up), read(follow_up).headers) == 4
 
 
 def test_an_unreadable_message_is_handed_back_as_it_is():

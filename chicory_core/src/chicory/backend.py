@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self, final
 
 from chicory.broker import Opened
+from chicory.faultpoints import FaultPoint, reach
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,6 +133,7 @@ class StoreThenSettle:
             records = [settlement.result for settlement in settlements if settlement.result is not None]
             if records:
                 await self._backend.store(records)
+                reach(FaultPoint.BETWEEN_STORE_AND_SETTLE)
         return await self._broker.settle(settlements)
 
     async def finished(self, deliveries: Sequence[Delivery]) -> AbstractSet[str]:

@@ -13,6 +13,7 @@ from chicory.batch import Batcher
 from chicory.codec import encode
 from chicory.errors import CapabilityError, PayloadTooLargeError
 from chicory.events import tell
+from chicory.faultpoints import FaultPoint, reach
 from chicory.message import Event
 from chicory.middleware import PublishMiddleware, compose_publish
 
@@ -159,7 +160,9 @@ class Client:
 
     async def _publish(self, envelopes: Sequence[Envelope]) -> None:
         for start in range(0, len(envelopes), _ENVELOPES):
+            reach(FaultPoint.BEFORE_PUBLISH)
             await self.connection.joined.publish(envelopes[start : start + _ENVELOPES])
+            reach(FaultPoint.AFTER_PUBLISH)
 
     def _tell(self, messages: Sequence[TaskMessage]) -> None:
         if not self._outgoing.sinks:

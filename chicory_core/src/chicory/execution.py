@@ -23,6 +23,7 @@ from chicory.errors import (
     TaskTimeoutError,
     ValidationError,
 )
+from chicory.faultpoints import FaultPoint, reach
 from chicory.invocation import decoded, encoded, max_retries_of
 from chicory.logs import get_logger
 from chicory.message import DeliveryMode, TaskState
@@ -64,6 +65,8 @@ CORE_LAYERS = {
 UNKNOWN_SINCE = "unknown_since"
 """Header of a message whose task no worker knew yet: since when."""
 _FIRST_DEFER, _LONGEST_DEFER = 0.5, 30.0
+_DEFER_AGAIN = 0.25
+"""Part of the time so far: beside one worker that knows a task, many may not, and each try may come to one of those."""
 _CANCEL_GRACE = 5.0
 """Seconds that a task which ran over its timeout gets to react to being cancelled, before it is left behind."""
 
@@ -150,7 +153,7 @@ class Execution:
         return Outcome(
             error=outcome.error,
             decision=Decision.DEFER,
-            delay=min(max(elapsed, _FIRST_DEFER), _LONGEST_DEFER),
+            delay=min(max(elapsed * _DEFER_AGAIN, _FIRST_DEFER), _LONGEST_DEFER),
             reason="unknown_task",
             changes={"headers": {**headers, UNKNOWN_SINCE: since.isoformat()}},
         )
@@ -202,12 +205,15 @@ class Execution:
         else:
             self._notes.started(attempt)
         current_attempt.set(attempt)
+        reach(FaultPoint.BEFORE_RUN)
         try:
             return await (self._here(attempt, task) if child is None else self._in_process(attempt, task, child))
         except FinalError as error:
             return failed(error.__cause__ or error, final=True)
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge of user code: all of it is the task's failure
             return failed(error)
+        finally:
+            reach(FaultPoint.AFTER_RUN)
 
     # --- steps -----------------------------------------------------------------------------------
 

@@ -57,16 +57,21 @@ class MemoryBroker(_Opened):
     def __init__(self, clock: Clock = SYSTEM_CLOCK, store: MemoryStore | None = None, consumer: str | None = None) -> None:
         self.store = MemoryStore(clock) if store is None else store
         self._consumer = consumer or new_id()
+        self._is_announced = False
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self._is_announced:
+            return  # a twin: whose consumer goes on
+        self._is_announced = False
         with self.store.lock:
             for key in [key for key in self.store.consumers if key[1] == self._consumer]:
                 del self.store.consumers[key]
 
     async def prepare(self, queues: Sequence[str], lease_seconds: float) -> Mapping[str, float]:
         store, now = self.store, self.store.clock.monotonic()
+        self._is_announced = True
         with store.lock:
             for queue in queues:
                 recorded = store.leases.setdefault(queue, lease_seconds)

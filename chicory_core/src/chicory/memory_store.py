@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from chicory.clock import Clock
     from chicory.message import WorkerStats
 
-__all__ = ["DEDUP_WINDOW", "MemoryStore", "StoredMessage", "resolve"]
+__all__ = ["DEDUP_WINDOW", "SETTLED", "MemoryStore", "StoredMessage", "resolve"]
 
 DEDUP_WINDOW = 120.0
 """Seconds for which the id of a settled message is remembered."""
 DEFAULT_LEASE = 30.0
+SETTLED = "settled"
+"""What waits for any settlement waits for this name."""
 
 
 class StoredMessage:
@@ -235,6 +237,7 @@ class MemoryStore:
                     self.publish((envelope,), pending=joined)
         if joined and settlement.result is not None:
             self.keep(settlement.result)
+        self.wakeups.wake(SETTLED)
         return answer
 
     # --- records -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, final
 
 from chicory.batch import Batcher
 from chicory.errors import BackendError, BrokerError
+from chicory.faultpoints import FaultPoint, reach
 from chicory.logs import get_logger
 from chicory.message import Settled, Settlement
 from chicory.verdict import started_record
@@ -126,18 +127,22 @@ class Outbox:
             batch = ours + [Settlement(delivery=a.delivery, result=started_record(a), ends=False) for a in notes]
             if not batch:
                 break
+            reach(FaultPoint.BEFORE_SETTLE)
             try:
                 replies = await self._send(batch)
             except (BrokerError, BackendError) as error:
                 await self._wait_out(error)
                 continue
+            reach(FaultPoint.AFTER_SETTLE)
             self._reached()
             answers = {s.delivery.receipt: reply for s, reply in zip(batch, replies, strict=True)}
             for lost in (s for s, reply in zip(batch, replies, strict=True) if reply is Settled.LOST):
                 self._on_lost(lost.delivery)
             break
         for settlement in settlements:
-            self._leases.release(settlement.delivery.receipt)
+            was_held = self._leases.release(settlement.delivery.receipt)
+            if was_held and settlement.delivery.receipt not in answers:
+                self._on_lost(settlement.delivery)  # withheld, and the lease thread had not noticed yet
         self.waiting -= len(settlements)
         self._on_room()
         return [answers.get(s.delivery.receipt, Settled.LOST) for s in settlements]
@@ -156,6 +161,7 @@ class Outbox:
     async def _store(self, records: list[ResultRecord]) -> Sequence[bool]:
         assert self._backend is not None, "records are only added where there is a backend"  # noqa: S101
         while True:
+            reach(FaultPoint.BEFORE_RECORD)
             try:
                 kept = await self._backend.store(records)
             except BackendError as error:

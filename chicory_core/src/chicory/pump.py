@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from chicory.clock import within
 from chicory.errors import BackendError, BrokerError, LeaseLost, WorkerLost
+from chicory.faultpoints import FaultPoint, reach
 from chicory.message import Settlement
 from chicory.middleware import failed
 from chicory.suspects import choose, is_suspect, put_back
@@ -137,6 +138,10 @@ class Pump:
         """Tasks running now."""
         return len(self._running)
 
+    def attempt_of(self, runner: asyncio.Task[Any]) -> Attempt | None:
+        """The attempt that *runner* works on. From any thread."""
+        return next((running.attempt for running in list(self._running.values()) if running.runner is runner), None)
+
     async def run(self) -> None:
         """Receive and run until `drain`; a defect in receiving, or in running one delivery, is raised."""
         loop = asyncio.get_running_loop()
@@ -165,6 +170,7 @@ class Pump:
         if self._receiver is not None:
             self._receiver.cancel()
             await asyncio.wait([self._receiver])
+        reach(FaultPoint.IN_DRAIN)
         self._put_back_waiting()
         await self._until_idle(seconds, hurry)
         for running in list(self._running.values()):
@@ -202,6 +208,8 @@ class Pump:
             deliveries = await self._persist(partial(self._broker.receive, self._config.queues, limit, _RECEIVE_WAIT))
             for delivery in deliveries:
                 self._leases.hold(delivery)
+            if deliveries:
+                reach(FaultPoint.AFTER_RECEIVE)
             try:
                 finished = await self._persist(partial(self._joined.finished, deliveries))
                 deliveries = await self._put_back_suspects(deliveries)
@@ -292,6 +300,10 @@ class Pump:
             if not self._waiting:
                 break
             delivery = self._waiting.popleft()
+            if not self._leases.is_ours(delivery.receipt):  # this process stood still: somebody else may run it already
+                self._leases.release(delivery.receipt)
+                self._watch.lease_lost(delivery.envelope.id)
+                continue
             # Not in a TaskGroup: its bookkeeping costs an eighth of a small task; `_run_one` lets nothing escape.
             self._running[delivery.receipt] = _Running(self._loop.create_task(self._run_one(delivery)))
             self._idle.clear()

@@ -51,11 +51,12 @@ def choose(deliveries: Sequence[Delivery], *, may_keep: bool) -> tuple[list[Deli
     return kept, others
 
 
-def put_back(delivery: Delivery, due: datetime) -> Settlement:
-    """Put a suspect back until *due*. This delivery does not count, for it was not run; the former ones still do."""
+def put_back(delivery: Delivery, due: datetime | None = None) -> Settlement:
+    """Put a message back, until *due*. This delivery does not count, for it was not run; the former ones still do."""
     headers = _headers(delivery)
     before = deliveries_so_far(delivery, headers) - 1
-    envelope = revise(delivery.envelope, eta=due, headers={**headers, DELIVERED_BEFORE: str(before)})
+    changes: dict[str, object] = {} if due is None else {"eta": due}
+    envelope = revise(delivery.envelope, headers={**headers, DELIVERED_BEFORE: str(before)}, **changes)
     return Settlement(delivery=delivery, publish=(envelope,))
 
 

@@ -13,7 +13,7 @@ from chicory.errors import RemoteError
 from chicory.message import ResultRecord, Settlement, TaskState
 from chicory.middleware import Attempt, Decision, Outcome
 from chicory.record import ResultDocument, pack
-from chicory.suspects import DELIVERED_BEFORE
+from chicory.suspects import DELIVERED_BEFORE, put_back
 
 if TYPE_CHECKING:
     from chicory.message import Delivery, Envelope
@@ -44,7 +44,9 @@ def settlement(attempt: Attempt, outcome: Outcome, *, now: datetime, keeping: Ke
 
 
 def hand_back(delivery: Delivery) -> Settlement:
-    """Put a message back as if it had never been delivered: no retry and no delivery is counted."""
+    """Put a message back as if it had not been delivered this time: no retry and no delivery is counted."""
+    if delivery.delivery_count > 1:
+        return put_back(delivery)  # what it did to workers before is not forgotten
     return Settlement(delivery=delivery, publish=(revise(delivery.envelope),))
 
 

@@ -437,6 +437,25 @@ class BrokerSuite(StoreSuite):
 
         assert answers == [Settled.DONE, Settled.GONE, Settled.LOST, Settled.DONE]
 
+    @pytest.mark.parametrize("ends", [True, False], ids=["ended", "noted"])
+    async def test_a_late_settlement_is_refused_beside_the_live_one_of_its_message(
+        self, broker: Broker, lease: float, pass_time: PassTime, ends: bool
+    ) -> None:
+        needs(broker, "fenced")
+        await broker.publish([an_envelope()])
+        late = await receive_one(broker)
+        await pass_time(lease * 1.1)
+        live = await receive_one(broker, wait=5)
+        follow_up = (an_envelope(id="next"),) if ends and broker.capabilities.atomic_publish else ()
+
+        answers = await broker.settle(
+            [Settlement(delivery=live, ends=ends), Settlement(delivery=late, ends=ends, publish=follow_up)]
+        )
+
+        assert answers[0] is Settled.DONE
+        assert answers[1] in {Settled.LOST, Settled.GONE}
+        assert await broker.receive(["default"], 10, 0) == []
+
     async def test_a_twin_speaks_for_its_consumer(self, broker: Broker) -> None:
         await broker.publish([an_envelope()])
         delivery = await receive_one(broker)
@@ -444,6 +463,15 @@ class BrokerSuite(StoreSuite):
         async with broker.twin() as twin:
             assert await twin.extend([delivery.receipt]) == set()
             assert await twin.settle([Settlement(delivery=delivery)]) == [Settled.DONE]
+
+    async def test_closing_a_twin_does_not_take_its_consumer_away(
+        self, broker: Broker, make_broker: MakeBroker, lease: float
+    ) -> None:
+        async with broker.twin() as twin:
+            await twin.extend([])
+
+        async with make_broker() as other:
+            assert await other.prepare(["default"], lease * 2) == {"default": lease}, "the queue is in use"
 
     # --- repeats ---------------------------------------------------------------------------------
 

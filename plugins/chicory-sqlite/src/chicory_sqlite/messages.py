@@ -181,14 +181,14 @@ class Messages:
 
     def _end(self, settlements: Sequence[Settlement], owner: str, *, joined: bool) -> dict[str, Settled]:
         now = self.now()
-        mark = f"#{os.urandom(6).hex()}"  # rows that this very statement has changed, should the count not tell
+        mark = f"#{os.urandom(6).hex()}"  # names the settlement that changed a row, should the count not tell
         self._announce({envelope.queue for s in settlements for envelope in s.publish})
         text, parameters = values([self._ended_row(s, now, joined=joined) for s in settlements])
         cursor = self._connection.execute(END.format(values=text), (mark, *parameters, owner))
         if cursor.rowcount == len(settlements):
             answers = {s.delivery.receipt: Settled.DONE for s in settlements}
         else:
-            answers = self._answers(settlements, lambda row: row[2] == mark)
+            answers = self._answers(settlements, lambda row, key: row[2] == f"{mark}:{key[1]}:{key[2]}")
         self.ended += [
             s.delivery.envelope.id
             for s in settlements
@@ -203,10 +203,13 @@ class Messages:
             cursor = self._connection.execute(NOTE.format(values=text), (*parameters, owner))
             if cursor.rowcount == len(settlements):
                 return {s.delivery.receipt: Settled.DONE for s in settlements}
-        counts = {s.delivery.envelope.id: s.delivery.delivery_count for s in settlements}
-        return self._answers(settlements, lambda row: row[2] == owner and row[3] == LEASED and row[4] == counts[row[0]])
+        return self._answers(
+            settlements, lambda row, key: row[2] == owner and row[3] == LEASED and (row[0], row[1], row[4]) == key
+        )
 
-    def _answers(self, settlements: Sequence[Settlement], is_done: Callable[[list[Any]], bool]) -> dict[str, Settled]:
+    def _answers(
+        self, settlements: Sequence[Settlement], is_done: Callable[[list[Any], tuple[str, int, int]], bool]
+    ) -> dict[str, Settled]:
         """What became of each settlement, read from the rows: for when not all of them took effect."""
         text, ids = placeholders([s.delivery.envelope.id for s in settlements])
         found = fetch_rows(self._connection, "id, hop, owner, phase, count", f"FROM task WHERE id IN {text}", ids)
@@ -214,7 +217,7 @@ class Messages:
         answers = {}
         for s in settlements:
             row = rows.get(s.delivery.envelope.id)
-            if row is not None and is_done(row):
+            if row is not None and is_done(row, _key_of(s.delivery)):
                 answer = Settled.DONE
             elif row is None or row[1] != s.delivery.envelope.hop or row[3] == SETTLED:
                 answer = Settled.GONE
@@ -227,7 +230,7 @@ class Messages:
         delivery, result = settlement.delivery, settlement.result if joined else None
         own = delivery.envelope
         follow = next((envelope for envelope in settlement.publish if envelope.id == own.id), None)
-        key = (own.id, own.hop, delivery.delivery_count)
+        key = _key_of(delivery)
         if follow is None:
             kept = DEDUP_WINDOW if result is None else result.ttl
             line = (SETTLED, own.queue, None, None, own.hop, 0, None, None if kept is None else now + span(kept))
@@ -348,6 +351,11 @@ def _key(receipt: str) -> tuple[str, int, int]:
     """Id, hop and count of a receipt."""
     _, count, hop, message_id = receipt.split(":", 3)
     return message_id, int(hop), int(count)
+
+
+def _key_of(delivery: Delivery) -> tuple[str, int, int]:
+    """Id, hop and count, by which a delivery is told from an earlier one of the same message."""
+    return delivery.envelope.id, delivery.envelope.hop, delivery.delivery_count
 
 
 def envelope_of(queue: str, message_id: str, hop: int, rank: int, due: int, flags: int, body: str) -> Envelope:

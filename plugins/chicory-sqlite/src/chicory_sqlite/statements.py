@@ -18,7 +18,7 @@ PUBLISH_RECORD = ", state = excluded.state, record_hop = excluded.record_hop, re
 END = """
 UPDATE task SET
   phase = column4, queue = column5, rank = column6, due = column7, hop = column8, flags = column9, body = column10,
-  owner = ?, count = 0, lease = NULL, expires = column11,
+  owner = ? || ':' || column2 || ':' || column3, count = 0, lease = NULL, expires = column11,
   state = CASE column12 WHEN 1 THEN column13 ELSE state END,
   record_hop = CASE column12 WHEN 1 THEN column14 ELSE record_hop END,
   record_count = CASE column12 WHEN 1 THEN column15 ELSE record_count END,

@@ -1,0 +1,131 @@
+"""The audit of the fault suite finds each promise that was broken, and nothing where none was."""
+
+import pytest
+
+from chicory.message import TaskState
+from chicory.testing.faults.invariants import Account, audit
+from chicory.testing.faults.ledger import Fact, Ledger
+
+DONE = TaskState.SUCCESS
+
+
+def ran(task_id, pid, start, end=None, how="end", retries=0):
+    facts = [Fact("start", task_id, pid, start, retries, "faults.work")]
+    return facts if end is None else [*facts, Fact(how, task_id, pid, end, retries)]
+
+
+def found(facts, **account):
+    """What the audit says is wrong, by the names of the invariants."""
+    given = {"accepted": ["a"], "states": {"a": DONE}, "lease": 2.0, **account}
+    result = audit(sorted(facts, key=lambda fact: fact.at), Account(**given))
+    return [problem.split(" ")[0] for problem in result.problems]
+
+
+def test_all_is_well():
+    facts = ran("a", 1, 0.0, 1.0, "failed") + ran("a", 2, 2.0, 3.0, retries=1)
+
+    assert found(facts, results={"a": 2}) == []
+
+
+def test_accepted_and_never_started():
+    assert found([], accepted=["a"]) == ["I1"]
+
+
+@pytest.mark.parametrize("states", [{}, {"a": TaskState.PENDING}, {"a": TaskState.RETRY}])
+def test_accepted_and_not_ended(states):
+    assert found(ran("a", 1, 0.0, 1.0), states=states) == ["I1"]
+
+
+def test_more_extra_runs_than_were_in_flight():
+    facts = [Fact("killed", "", 1, 0.5), *ran("a", 1, 0.0), *ran("a", 2, 2.0, 3.0)]
+
+    assert found(facts, in_flight=0) == ["I2"]
+    assert found(facts, in_flight=1) == []
+
+
+def test_two_runs_at_once():
+    assert found(ran("a", 1, 0.0, 3.0) + ran("a", 2, 2.0, 4.0), in_flight=9) == ["I3"]
+
+
+def test_a_run_that_ended_with_its_process_overlaps_nothing():
+    facts = [*ran("a", 1, 0.0), Fact("killed", "", 1, 1.0), *ran("a", 2, 2.0, 4.0)]
+
+    assert found(facts, in_flight=9) == []
+
+
+def test_a_frozen_process_may_go_on_for_a_moment():
+    frozen = [Fact("frozen", "", 1, 0.5), Fact("thawed", "", 1, 5.0)]
+
+    assert found([*ran("a", 1, 0.0, 5.2, "cancelled"), *frozen, *ran("a", 2, 3.0, 6.0)], in_flight=9) == []
+    assert found([*ran("a", 1, 0.0, 9.0), *frozen, *ran("a", 2, 3.0, 6.0)], in_flight=9) == ["I3"]
+
+
+def test_a_freeze_shorter_than_a_lease_excuses_nothing():
+    frozen = [Fact("frozen", "", 1, 0.5), Fact("thawed", "", 1, 1.0)]
+
+    assert found([*ran("a", 1, 0.0, 1.5), *frozen, *ran("a", 2, 0.9, 2.0)], in_flight=9) == ["I3"]
+
+
+def test_the_result_of_a_run_that_was_overtaken():
+    facts = [*ran("a", 1, 0.0), Fact("killed", "", 1, 1.0), *ran("a", 2, 2.0, 3.0)]
+
+    assert found(facts, in_flight=9, results={"a": 1}) == ["I4"]
+    assert found(facts, in_flight=9, results={"a": 2}) == []
+
+
+def test_a_run_that_was_cancelled_overtakes_nothing():
+    facts = ran("a", 1, 0.0, 1.0) + ran("a", 2, 2.0, 2.1, "cancelled")
+
+    assert found(facts, in_flight=9, results={"a": 1}) == []
+
+
+def test_at_most_once_started_twice():
+    facts = ran("a", 1, 0.0, 1.0) + ran("a", 2, 2.0, 3.0, retries=1)
+
+    assert found(facts, at_most_once=frozenset("a")) == ["I5"]
+
+
+def test_at_most_once_may_be_lost_if_its_record_says_so():
+    assert found([], states={"a": TaskState.FAILURE}, at_most_once=frozenset("a")) == []
+
+
+def test_a_publish_that_nobody_is_sure_of_ran_twice():
+    facts = ran("b", 1, 0.0, 1.0) + ran("b", 2, 2.0, 3.0) + ran("a", 1, 0.0, 1.0)
+
+    assert found(facts, unsure=["b"]) == ["I6", "I2"]
+    assert found(ran("b", 1, 0.0, 1.0) + ran("a", 1, 0.0, 1.0), unsure=["b"]) == []
+
+
+def test_messages_are_left():
+    assert found(ran("a", 1, 0.0, 1.0), left=3) == ["I7"]
+
+
+def test_what_is_broken_is_named_with_some_ids():
+    ids = [f"t{n}" for n in range(9)]
+
+    text = str(audit([], Account(accepted=ids, states=dict.fromkeys(ids, DONE))))
+
+    assert "BROKEN\n  I1 lost: accepted, and never started: 9 (t0, t1, t2, t3, t4)" in text
+
+
+def test_a_ledger_keeps_what_several_wrote(tmp_path):
+    first, second = Ledger(tmp_path / "ledger"), Ledger(tmp_path / "ledger")
+
+    first.note("start", "a", retries=2, detail="faults.work")
+    second.note("killed", pid=17)
+
+    assert [(fact.kind, fact.task_id, fact.retries) for fact in first.facts()] == [("start", "a", 2), ("killed", "", 0)]
+    assert [fact.pid for fact in second.facts("killed")] == [17]
+    first.close()
+    second.close()
+
+
+def test_a_fact_that_is_half_written_is_not_read_yet(tmp_path):
+    ledger = Ledger(tmp_path / "ledger")
+    assert ledger.facts() == []
+    ledger.note("start", "a")
+    with ledger.path.open("ab") as file:
+        file.write(b'["start","b"')
+
+    assert [fact.task_id for fact in ledger.facts()] == ["a"]
+    ledger.close()

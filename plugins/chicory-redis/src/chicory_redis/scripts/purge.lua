@@ -1,0 +1,33 @@
+-- Remove messages that no consumer holds, and their records; at most 1,000 in one call.
+-- ARGV: 7 the queue.
+-- Returns how many went; ask again until it is 0.
+local queue, gone = ARGV[7], 0
+
+local function remove(id, hop, records)
+  ended(id, hop, queue)
+  forget(id, records)
+  gone = gone + 1
+end
+
+for _, id in ipairs(redis.call('ZRANGE', of(queue, 'd'), 0, 999)) do
+  local at = find(id)
+  redis.call('ZREM', of(queue, 'd'), id)
+  if at and at.kind == 'd' then remove(id, at.hop, at.records) end
+end
+for level = 0, TOP do
+  local key, last = stream(queue, level), '0-0'
+  local groups = redis.pcall('XINFO', 'GROUPS', key)
+  for _, group in ipairs(groups.err and {} or groups) do
+    local facts = {}
+    for n = 1, #group, 2 do facts[group[n]] = group[n + 1] end
+    if facts.name == GROUP then last = facts['last-delivered-id'] end
+  end
+  for _, entry in ipairs(redis.pcall('XRANGE', key, '(' .. last, '+', 'COUNT', 1000)) do
+    if gone < 1000 then
+      redis.call('XDEL', key, entry[1])
+      local fields = entry[2]
+      remove(fields[2], fields[4], fields[8])
+    end
+  end
+end
+return gone

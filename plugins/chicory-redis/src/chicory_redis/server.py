@@ -1,0 +1,150 @@
+"""One server: where it is, how it is asked, and what its errors mean."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Self, final
+
+from msgspec import Struct, field
+from redis import exceptions
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialWithJitterBackoff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+__all__ = ["Place", "Server"]
+
+Arg = bytes | str | int | float
+"""What an argument of a script may be."""
+
+_AWAY = (
+    exceptions.ConnectionError,
+    exceptions.TimeoutError,
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,
+    exceptions.TryAgainError,
+    exceptions.MasterDownError,
+    OSError,
+)
+"""The server is away, starts, or is no master at the moment: it may be back."""
+_CONNECTIONS = 8
+"""Of many calls at once most wait for a connection: more would not make the server faster."""
+_FLAGS_SINCE = 7
+"""The version that knows flags of scripts. Before it, what ends a task needs a little room too."""
+_CLASSES = {"tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection}
+
+
+@final
+class Place(Struct, frozen=True, kw_only=True):
+    """Where a server is, and how to talk to it. *options* are those of redis-py's connections."""
+
+    kind: str
+    """``tcp``, ``tls`` or ``unix``."""
+    address: str
+    """For people: without password."""
+    host: str
+    """Host and port, or the path of the socket: what makes two places one server."""
+    db: int = 0
+    prefix: str = "chicory"
+    group: str = "chicory"
+    timeout: float = 5.0
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@final
+class Server:
+    """An opened connection to one place, for one event loop.
+
+    Commands that block have a connection of their own, so that nothing waits behind them.
+    """
+
+    def __init__(self, place: Place, away: Callable[[str, str], Exception], full: Callable[[str, str], Exception]) -> None:
+        self.place = place
+        self._away, self._full = away, full
+        self.knows_flags = False
+        """Whether what ends a task may run on a server that is full."""
+        retry = Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), 2)
+        self._commands = Redis(connection_pool=self._pool(retry=retry))
+        self.blocking = Redis(connection_pool=self._pool(retry=Retry(ExponentialWithJitterBackoff(), 0)))
+        self._slots = asyncio.Semaphore(_CONNECTIONS)
+
+    def _pool(self, **options: Any) -> ConnectionPool:
+        given = {"db": self.place.db, "socket_connect_timeout": self.place.timeout, "socket_keepalive": True}
+        if self.place.kind == "unix":
+            del given["socket_keepalive"]
+        # With a socket_timeout the client library would lose cancellations before Python 3.12, by asyncio.wait_for.
+        known = {"socket_timeout": None, **given, **self.place.options, **options}
+        return ConnectionPool(connection_class=_CLASSES[self.place.kind], **known)
+
+    async def open(self) -> Self:
+        """Connect, so that a server that is not there is noticed at once, and learn what it can.
+
+        Leaves nothing open if it fails.
+        """
+        try:
+            info = await self.ask("INFO", "server")
+        except BaseException:
+            await self.close()
+            raise
+        self.knows_flags = int(str(info["redis_version"]).split(".", 1)[0]) >= _FLAGS_SINCE
+        return self
+
+    async def close(self) -> None:
+        await self._commands.aclose(close_connection_pool=True)
+        await self.blocking.aclose(close_connection_pool=True)
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Errors of the client library as those of the contract."""
+        try:
+            yield
+        except exceptions.OutOfMemoryError as error:
+            raise self._full(self.place.address, str(error)) from error
+        except exceptions.ResponseError as error:
+            if "OOM command not allowed" in str(error):
+                raise self._full(self.place.address, str(error)) from error
+            raise self._away(self.place.address, str(error)) from error
+        except _AWAY as error:
+            raise self._away(self.place.address, f"{type(error).__name__}: {error}") from error
+
+    async def ask(self, *command: Arg) -> Any:
+        """The answer to one command."""
+        with self.translated():
+            return await self._execute(*command)
+
+    async def run(self, script: str, head: Sequence[Arg], arguments: Sequence[Arg] = ()) -> Any:
+        """What *script* returns for these arguments; its text goes along only where the server does not know it."""
+        text, digest = load(script, has_room=self.knows_flags and script != "publish")
+        with self.translated():
+            try:
+                return await self._execute("EVALSHA", digest, 0, *head, *arguments)
+            except exceptions.NoScriptError:
+                return await self._execute("EVAL", text, 0, *head, *arguments)
+
+    async def _execute(self, *command: Arg) -> Any:
+        async with self._slots, asyncio.timeout(self.place.timeout):
+            return await self._commands.execute_command(*command)  # type: ignore[no-untyped-call] # of the client library
+
+    async def read_new(self, group: str, consumer: str, streams: Mapping[str, str], limit: int, seconds: float) -> Any:
+        """Wait on streams for what is new, as ``XREADGROUP`` does: per stream, entries with their fields."""
+        milliseconds = max(1, int(seconds * 1000))
+        command = ["XREADGROUP", "GROUP", group, consumer, "COUNT", limit, "BLOCK", milliseconds, "STREAMS"]
+        with self.translated():
+            async with asyncio.timeout(seconds + self.place.timeout):
+                return await self.blocking.execute_command(*command, *streams, *streams.values())  # type: ignore[no-untyped-call]
+
+
+@cache
+def load(script: str, *, has_room: bool) -> tuple[str, str]:
+    """The text of a script, and its SHA-1 as the server calculates it; *has_room*: it runs on a full server too."""
+    folder = files("chicory_redis") / "scripts"
+    flags = "#!lua flags=allow-oom\n" if has_room else ""
+    text = flags + (folder / "common.lua").read_text() + (folder / f"{script}.lua").read_text()
+    return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

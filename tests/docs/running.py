@@ -47,6 +47,7 @@ class Session:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CHICORY_")}
         path = os.pathsep.join([str(Path(sys.executable).parent), clean.get("PATH", "")])
         self.environment = {**clean, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80", "LANG": "C.UTF-8"}
+        self.environment["TMPDIR"] = str(folder)  # where workers say how they are
 
     def run(self) -> None:
         """Run every block that can be run; what a block prints is compared with the ``text`` block that follows it."""

@@ -145,9 +145,19 @@ def test_all_that_share_the_file_are_on_one_host_and_one_user():
     assert f"--uid {template['spec']['securityContext']['runAsUser']} " in (DEPLOY / "Dockerfile").read_text()
 
 
+def test_probes_ask_the_port_at_which_workers_answer():
+    container = the_manifest()["Deployment"]["spec"]["template"]["spec"]["containers"][0]
+    (port,) = container["ports"]
+
+    assert settings_of("kubernetes.yaml")["CHICORY_WORKER_HEALTH_ADDRESS"] == f"0.0.0.0:{port['containerPort']}"
+    for probe, path in (("livenessProbe", "/live"), ("readinessProbe", "/ready")):
+        assert container[probe]["httpGet"] == {"path": path, "port": port["name"]}
+
+
 @pytest.mark.parametrize("file", ["compose.yaml", "kubernetes.yaml"])
 async def test_a_worker_with_these_settings_starts_and_drains(file, tmp_path):
-    settings = settings_of(file) | {"CHICORY_BROKER_URL": f"sqlite:///{tmp_path}/chicory.db"}
+    here = {"CHICORY_BROKER_URL": f"sqlite:///{tmp_path}/chicory.db", "CHICORY_WORKER_HEALTH_ADDRESS": "127.0.0.1:0"}
+    settings = settings_of(file) | here
     (tmp_path / "tasks.py").write_text("from chicory import Chicory\n\napp = Chicory()\n")
     clean = {name: value for name, value in os.environ.items() if not name.startswith("CHICORY_")}
     log = tmp_path / "log"

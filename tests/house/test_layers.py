@@ -12,7 +12,7 @@ ROWS = [
     ["errors"],
     ["clock"],
     ["message"],
-    ["backoff", "batch", "retry", "loop_thread", "launch", "lifeline", "threads"],
+    ["backoff", "batch", "retry", "loop_thread", "launch", "lifeline", "threads", "vitals", "healthcheck", "faultpoints"],
     ["broker", "serializer"],
     ["codec", "settings", "typing_rules"],
     ["backend", "record", "config", "signature", "context", "portal", "home"],
@@ -20,7 +20,7 @@ ROWS = [
     ["task"],
     ["middleware", "offers", "invocation"],
     ["logs"],
-    ["lease", "suspects", "events", "processes"],
+    ["lease", "suspects", "events", "processes", "watchdog", "probes"],
     ["verdict"],
     ["outbox", "execution", "heartbeat", "tally"],
     ["pump"],
@@ -33,6 +33,8 @@ ROWS = [
     ["client"],
     ["facade"],
     ["app"],
+    ["guard", "checkup"],
+    ["doctor"],
     ["signals"],
     ["worker", "supervisor", "child"],
     ["demo"],
@@ -115,4 +117,5 @@ def test_the_core_imports_no_client_library_and_no_plugin():
                     found.append(f"{file.relative_to(SOURCE)}:{node.lineno} {name}")
 
     # What type checkers see of the plugins in this repository, and uvloop in the command that may use it.
-    assert [f.split(" ")[1] for f in found] == ["uvloop", "chicory_sqlite.settings", "chicory_sqlite.settings"]
+    sections = [f"chicory_{name}.settings" for name in ("redis", "sqlite") for _ in range(2)]
+    assert [f.split(" ")[1] for f in found] == ["uvloop", *sections]

@@ -11,7 +11,11 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"chicory_core": ROOT, "chicory_sqlite": ROOT / "plugins" / "chicory-sqlite"}
+PACKAGES = {
+    "chicory_core": ROOT,
+    "chicory_redis": ROOT / "plugins" / "chicory-redis",
+    "chicory_sqlite": ROOT / "plugins" / "chicory-sqlite",
+}
 
 
 def main(folder: Path) -> None:

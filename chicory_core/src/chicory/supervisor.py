@@ -208,6 +208,10 @@ def _signal(child: _Child, number: int) -> None:
             child.process.send_signal(number)
 
 
-def worker_command(arguments: Sequence[str]) -> list[str]:
-    """The command line of one worker process with this interpreter."""
-    return [sys.executable, "-m", "chicory", "worker", *arguments]
+def worker_command(arguments: Sequence[str], *, writes_bytecode: bool = True) -> list[str]:
+    """The command line of one worker process with this interpreter.
+
+    Where sources change under it, it writes no bytecode: Python knows a source by its size and the second of its last change,
+    and takes what it compiled of the former one for that of another edit in the same second.
+    """
+    return [sys.executable, *(() if writes_bytecode else ("-B",)), "-m", "chicory", "worker", *arguments]

@@ -107,7 +107,8 @@ def _supervise(app: str, count: int, options: dict[str, Any], watched: Sequence[
     configure_logs(config.log_level, config.log_format)
 
     async def supervise() -> int:
-        supervisor = Supervisor(worker_command([app, *_arguments(options)]), count, patient=bool(watched))
+        worker = worker_command([app, *_arguments(options)], writes_bytecode=not watched)
+        supervisor = Supervisor(worker, count, patient=bool(watched))
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(call_on_changes(watched, supervisor.restart)) if watched else None
             code = await supervisor.run()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from chicory.plugin import Broker, Delivery, Envelope, Joined, ResultRecord, Settled, Settlement
-    from chicory_redis.server import Arg
+    from chicory_redis.rows import Cell
 
 __all__ = ["RedisBackend"]
 
@@ -67,9 +67,9 @@ class RedisBackend:
             await self._waits.close()
         await self.server.close()
 
-    async def _run(self, script: str, arguments: Sequence[Arg]) -> Any:
+    async def _run(self, script: str, rows: Sequence[Cell]) -> Any:
         head = (self.place.prefix, "-", "-", 0, self.place.db, self.records)
-        return await self.server.run(script, head, arguments)
+        return await self.server.run(script, head, rows)
 
     # --- records -------------------------------------------------------------------------------
 
@@ -93,7 +93,7 @@ class RedisBackend:
         return await self._waits.wait(task_id, exists=exists)
 
     async def delete(self, ids: Sequence[str]) -> int:
-        return int(await self._run("forget", list(ids))) if ids else 0
+        return int(await self._run("forget", ids)) if ids else 0
 
     async def held(self) -> Mapping[str, Sequence[ResultRecord]]:
         holders = await self.server.ask("HGETALL", f"{self.place.prefix}:held")

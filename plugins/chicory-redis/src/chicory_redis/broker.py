@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, final
 
 from chicory.errors import BrokerConnectionError, BrokerFullError
 from chicory.plugin import Capabilities, Delivery, QueuedMessage, QueuePage, QueueStats, Settled
-from chicory_redis.rows import envelope_of, milliseconds, publish_row, record_row
+from chicory_redis.rows import Queues, base_key, envelope_of, milliseconds
 from chicory_redis.server import Place, Server
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from chicory.plugin import Envelope, Settlement
+    from chicory_redis.rows import Cell
     from chicory_redis.server import Arg
 
 __all__ = ["DEDUP_WINDOW", "RedisBroker"]
@@ -29,6 +30,8 @@ _LOOK = 1.0
 """Seconds after which a consumer that waits looks for ended leases."""
 _ANSWERS = {1: Settled.DONE, 0: Settled.GONE, -1: Settled.LOST}
 _EXTENDED = 500
+_RECEIVED = 8
+"""How many values ``receive.lua`` returns for each message."""
 
 
 @final
@@ -45,12 +48,15 @@ class RedisBroker:
         persistent=True,
     )
 
-    def __init__(self, place: Place, consumer: str | None = None) -> None:
+    def __init__(self, place: Place, consumer: str | None = None, announced: dict[str, float] | None = None) -> None:
         self.place = place
         self.consumer = consumer or os.urandom(8).hex()
         self._server: Server | None = None
-        self._announced: dict[str, float] = {}
-        """The queues that this consumer has announced, with their leases in seconds."""
+        self._announced = {} if announced is None else announced
+        """The queues that this consumer has announced, with their leases in seconds; twins share it."""
+        self._leaves = False
+        self._listed: set[str] = set()
+        """The queues whose names are on the server's list."""
         self._swept_at = 0.0
 
     def __repr__(self) -> str:
@@ -74,9 +80,10 @@ class RedisBroker:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            if self._announced:
-                queues, self._announced = self._announced, {}
-                await self._run("leave", ["-", *queues])
+            if self._leaves:
+                self._leaves = False
+                await self._run("leave", [-1], list(self._announced))
+                self._announced.clear()
         except BrokerConnectionError:
             pass  # its consumers are forgotten by the next clean-up
         finally:
@@ -87,13 +94,24 @@ class RedisBroker:
         place = self.place
         return (place.prefix, place.group, self.consumer, milliseconds(DEDUP_WINDOW), place.db, records)
 
-    async def _run(self, script: str, arguments: Sequence[Arg] = ()) -> Any:
-        return await self.server.run(script, self.head(), arguments)
+    async def _run(self, script: str, rows: Sequence[Cell], queues: Iterable[str]) -> Any:
+        return await self.server.run(script, self.head(), rows, [self._base(queue) for queue in queues])
+
+    def _base(self, queue: str) -> str:
+        return base_key(self.place.prefix, queue)
+
+    async def _list(self, queues: Iterable[str], *, unless_listed: bool = True) -> None:
+        """Put names of queues on the server's list: before they are used, and when the server says that it forgot them."""
+        if missing := set(queues).difference(self._listed if unless_listed else ()):
+            await self.server.ask("SADD", f"{self.place.prefix}:queues", *missing)
+            self._listed |= missing
 
     # --- messages ------------------------------------------------------------------------------
 
     async def prepare(self, queues: Sequence[str], lease_seconds: float) -> Mapping[str, float]:
-        leases = await self._run("prepare", [milliseconds(lease_seconds), *queues])
+        await self._list(queues)
+        leases = await self._run("prepare", [milliseconds(lease_seconds)], queues)
+        self._leaves = True
         in_force = {queue: int(lease) / 1000 for queue, lease in zip(queues, leases, strict=True)}
         self._announced |= in_force
         return in_force
@@ -104,7 +122,11 @@ class RedisBroker:
     async def publish_with(self, envelopes: Sequence[Envelope], records: str) -> None:
         """Accept *envelopes*; with *records* given, their records say PENDING."""
         if envelopes:
-            await self.server.run("publish", self.head(records), [part for e in envelopes for part in publish_row(e)])
+            queues = Queues(self.place.prefix)
+            rows = [cell for envelope in envelopes for cell in queues.message(envelope)]
+            await self._list(queues.names)
+            forgotten = await self.server.run("publish", self.head(records), rows, queues.keys)
+            await self._list((queues.names[number - 1] for number in forgotten), unless_listed=False)
 
     async def receive(self, queues: Sequence[str], limit: int, wait: float) -> list[Delivery]:
         deadline = time.monotonic() + wait
@@ -123,35 +145,23 @@ class RedisBroker:
         sweeps = at - self._swept_at >= _LOOK / 4
         if sweeps:
             self._swept_at = at
-        default = milliseconds(_DEFAULT_LEASE)
-        next_due, *rows = await self._run("receive", [limit, "1" if sweeps else "0", default, *queues])
+        rows = [limit, 1 if sweeps else 0, milliseconds(_DEFAULT_LEASE)]
+        answer = await self._run("receive", rows, queues)
+        first = 1 + len(queues)
+        sources = [(queue, lease / 1000) for queue, lease in zip(queues, answer[1:first], strict=True)]
         deliveries = [
-            self._delivery(queue.decode(), int(level), entry.decode(), int(count), fields, int(lease) / 1000, at)
-            for queue, lease, level, entry, count, fields in rows
+            _delivery(sources[number - 1], int(level), entry.decode(), count, at, envelope)
+            for number, level, entry, count, *envelope in _batched(answer[first:], _RECEIVED)
         ]
-        return deliveries, float("inf") if int(next_due) < 0 else int(next_due) / 1000
-
-    def _delivery(
-        self, queue: str, level: int, entry: str, count: int, fields: Sequence[bytes], lease: float, at: float
-    ) -> Delivery:
-        return Delivery(
-            envelope=envelope_of(queue, level, fields[1], fields[3], fields[5], fields[9]),
-            receipt=f"{queue} {level} {entry} {count}",
-            delivery_count=count,
-            lease_seconds=lease,
-            received_at=at,
-        )
+        return deliveries, float("inf") if answer[0] < 0 else answer[0] / 1000
 
     async def _await_new(self, queues: Sequence[str], limit: int, seconds: float) -> list[Delivery]:
         """Wait for a message, or for the bell that rings when one is delayed that is due earlier than those before."""
-        place = self.place
-        bells = {f"{place.prefix}:{{{queue}}}:bell": queue for queue in queues}
-        streams = {
-            f"{place.prefix}:{{{queue}}}:s:{level}": (queue, level) for queue in queues for level in reversed(range(_LEVELS))
-        }
+        bells = {f"{self._base(queue)}:bell": queue for queue in queues}
+        streams = {f"{self._base(queue)}:s:{level}": (queue, level) for queue in queues for level in reversed(range(_LEVELS))}
         wanted = dict.fromkeys([*streams, *bells], ">")
         at = time.monotonic()  # a lease may begin at any moment of the waiting: this process may be stopped in between
-        answer = await self.server.read_new(place.group, self.consumer, wanted, limit, seconds)
+        answer = await self.server.read_new(self.place.group, self.consumer, wanted, limit, seconds)
         deliveries: list[Delivery] = []
         for key, entries in _pairs(answer):
             name = key.decode()
@@ -161,10 +171,15 @@ class RedisBroker:
             queue, level = streams[name]
             lease = self._announced.get(queue) or await self._lease_of(queue)
             deliveries += [
-                self._delivery(queue, level, entry.decode(), 1, _flat(fields), lease, at) for entry, fields in entries
+                _delivery(
+                    (queue, lease), level, entry.decode(), 1, at, (fields[b"i"], fields[b"h"], fields[b"d"], fields[b"b"])
+                )
+                for entry, fields in entries
             ]
         if len(deliveries) > limit:
-            await self._run("release", [part for d in deliveries[limit:] for part in d.receipt.split(" ")[:3]])
+            over = Queues(self.place.prefix)
+            rows = [cell for delivery in deliveries[limit:] for cell in over.receipt(delivery.receipt)[:3]]
+            await self.server.run("release", self.head(), rows, over.keys)
         return deliveries[:limit]
 
     async def _quieten(self, bell: str, entries: Sequence[bytes]) -> None:
@@ -172,7 +187,7 @@ class RedisBroker:
         await self.server.ask("XDEL", bell, *entries)
 
     async def _lease_of(self, queue: str) -> float:
-        lease = await self.server.ask("HGET", f"{self.place.prefix}:{{{queue}}}:q", "lease")
+        lease = await self.server.ask("HGET", f"{self._base(queue)}:q", "lease")
         return _DEFAULT_LEASE if lease is None else int(lease) / 1000
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
@@ -180,49 +195,45 @@ class RedisBroker:
 
     async def settle_with(self, settlements: Sequence[Settlement], records: str) -> list[Settled]:
         """End deliveries; with *records* given, their results are kept in the same step."""
-        arguments: list[Arg] = []
-        for s in settlements:
-            result = s.result if records else None
-            own = s.delivery.envelope
-            arguments += s.delivery.receipt.split(" ")
-            arguments += (own.id, own.hop, "1" if s.ends else "0", len(s.publish), "0" if result is None else "1")
-            for envelope in s.publish:
-                arguments += publish_row(envelope)
-            if result is not None:
-                arguments += record_row(result, has_message=True)
-        if not arguments:
+        if not settlements:
             return []
-        return [_ANSWERS[answer] for answer in await self.server.run("settle", self.head(records), arguments)]
+        queues = Queues(self.place.prefix)
+        rows = queues.settlements(settlements, joined=bool(records))
+        await self._list(queues.names)
+        answers = await self.server.run("settle", self.head(records), rows, queues.keys)
+        await self._list((queues.names[number - 1] for number in answers[len(settlements) :]), unless_listed=False)
+        return [_ANSWERS[answer] for answer in answers[: len(settlements)]]
 
     async def extend(self, receipts: Sequence[str]) -> set[str]:
         lost: set[str] = set()
         for start in range(0, max(len(receipts), 1), _EXTENDED):
             part = receipts[start : start + _EXTENDED]
-            gone = await self._run("extend", [word for receipt in part for word in receipt.split(" ")])
-            lost |= {part[number] for number in gone}
+            queues = Queues(self.place.prefix, tuple(self._announced))
+            rows = [cell for receipt in part for cell in queues.receipt(receipt)]
+            lost |= {part[number] for number in await self.server.run("extend", self.head(), rows, queues.keys)}
         return lost
 
     # --- queues --------------------------------------------------------------------------------
 
     async def stats(self, queue: str) -> QueueStats:
-        ready, delayed, running, oldest = await self._run("stats", [queue])
+        ready, delayed, running, oldest = await self._run("stats", (), [queue])
         age = None if oldest < 0 else oldest / 1000
         return QueueStats(queue=queue, ready=ready, delayed=delayed, running=running, oldest_seconds=age)
 
     async def purge(self, queue: str) -> int:
         total = 0
-        while gone := int(await self._run("purge", [queue])):
+        while gone := int(await self._run("purge", (), [queue])):
             total += gone
         return total
 
     async def cleanup(self, queue: str, stale_seconds: float) -> int:
-        return int(await self._run("leave", [milliseconds(stale_seconds), queue]))
+        return int(await self._run("leave", [milliseconds(stale_seconds)], [queue]))
 
     async def health(self) -> None:
         await self.server.ask("PING")
 
     def twin(self) -> RedisBroker:
-        return RedisBroker(self.place, self.consumer)
+        return RedisBroker(self.place, self.consumer, self._announced)
 
     # --- browsing ------------------------------------------------------------------------------
 
@@ -231,20 +242,39 @@ class RedisBroker:
         return sorted(name.decode() for name in names)
 
     async def list_messages(self, queue: str, *, limit: int, after: str | None = None) -> QueuePage:
-        cursor, *rows = await self._run("browse", [queue, limit, after or ""])
+        cursor, *rows = await self._run("browse", [limit, after or ""], [queue])
         return QueuePage(messages=[_seen(queue, row) for row in rows], cursor=cursor.decode() or None)
 
     async def get_messages(self, queue: str, ids: Sequence[str]) -> list[QueuedMessage]:
-        _, *rows = await self._run("browse", [queue, 0, "=", *sorted(ids)])
+        _, *rows = await self._run("browse", [0, "=", *sorted(ids)], [queue])
         return [_seen(queue, row) for row in rows]
 
     async def delete_messages(self, queue: str, ids: Sequence[str]) -> int:
-        nothing = ("0", "", "", 0, 0, "-", 0, "")
-        return len(await self._run("move", [queue, *(part for i in ids for part in (i, *nothing))]))
+        nothing = (0, "", 0, 0, 0, "-", 0, "")
+        return len(await self._run("move", [cell for message_id in ids for cell in (message_id, *nothing)], [queue]))
 
     async def move(self, queue: str, replacements: Mapping[str, Envelope]) -> set[str]:
-        rows = [part for i, envelope in replacements.items() for part in (i, "1", *publish_row(envelope))]
-        return {moved.decode() for moved in await self._run("move", [queue, *rows])}
+        queues = Queues(self.place.prefix, [queue])
+        rows = [cell for old, envelope in replacements.items() for cell in (old, 1, *queues.message(envelope))]
+        await self._list(queues.names)
+        return {moved.decode() for moved in await self.server.run("move", self.head(), rows, queues.keys)}
+
+
+def _delivery(source: tuple[str, float], level: int, entry: str, count: int, at: float, envelope: Sequence[bytes]) -> Delivery:
+    """*source*: queue and lease; *envelope*: id, hop, due, body."""
+    queue, lease = source
+    return Delivery(
+        envelope=envelope_of(queue, level, *envelope),
+        receipt=f"{queue} {level} {entry} {count}",
+        delivery_count=count,
+        lease_seconds=lease,
+        received_at=at,
+    )
+
+
+def _batched(values: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
+    """*values* in groups of *size* (``itertools.batched`` is there from Python 3.12 on)."""
+    return zip(*([iter(values)] * size), strict=True)
 
 
 def _pairs(answer: Any) -> Iterable[tuple[bytes, list[tuple[bytes, Mapping[bytes, bytes]]]]]:
@@ -252,11 +282,6 @@ def _pairs(answer: Any) -> Iterable[tuple[bytes, list[tuple[bytes, Mapping[bytes
     if not answer:
         return []
     return answer.items() if isinstance(answer, dict) else answer
-
-
-def _flat(fields: Mapping[bytes, bytes]) -> list[bytes]:
-    """Names and values in turn, as scripts return them."""
-    return [part for pair in fields.items() for part in pair]
 
 
 def _seen(queue: str, row: Sequence[bytes]) -> QueuedMessage:

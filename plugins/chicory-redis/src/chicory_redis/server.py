@@ -15,8 +15,12 @@ from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, Unix
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
+from chicory_redis.rows import pack
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from chicory_redis.rows import Cell
 
 __all__ = ["Place", "Server"]
 
@@ -119,14 +123,15 @@ class Server:
         with self.translated():
             return await self._execute(*command)
 
-    async def run(self, script: str, head: Sequence[Arg], arguments: Sequence[Arg] = ()) -> Any:
+    async def run(self, script: str, head: Sequence[Arg], rows: Sequence[Cell] = (), keys: Sequence[str] = ()) -> Any:
         """What *script* returns for these arguments; its text goes along only where the server does not know it."""
         text, digest = load(script, has_room=self.knows_flags and script != "publish")
+        arguments = (len(keys), *keys, *head, pack(rows))
         with self.translated():
             try:
-                return await self._execute("EVALSHA", digest, 0, *head, *arguments)
+                return await self._execute("EVALSHA", digest, *arguments)
             except exceptions.NoScriptError:
-                return await self._execute("EVAL", text, 0, *head, *arguments)
+                return await self._execute("EVAL", text, *arguments)
 
     async def _execute(self, *command: Arg) -> Any:
         async with self._slots, asyncio.timeout(self.place.timeout):

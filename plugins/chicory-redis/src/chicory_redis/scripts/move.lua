@@ -1,22 +1,30 @@
 -- Take messages that wait out of a queue, and publish others in their place, or none.
--- ARGV: 7 the queue, then for each: id, "1" if another follows, and that as for publish (7 fields; empty ones if none).
+-- KEYS: the queue, and those of what follows. ROWS: for each: id, 1 if another follows (else 0), and that as for publish (7 fields;
+--       empty ones if none).
 -- Returns the ids that were there, and so moved or went.
-local queue, moved = ARGV[7], {}
-for i = 8, #ARGV, 9 do
-  local id = ARGV[i]
-  local at = find(id)
-  if at and at.queue == queue and at.kind ~= 'x' and take_out(id, at) then
+local base, moved = KEYS[1], {}
+
+local function replace(old, at, row)
+  local id, there, level, hop = ROWS[row], KEYS[ROWS[row + 1]], ROWS[row + 2], ROWS[row + 3]
+  local due, score, body = ROWS[row + 4], ROWS[row + 5], ROWS[row + 6]
+  if index(there, id) ~= index(base, old) then ended(old, at.hop, base) end
+  place(id, there, level, hop, due, score, at.records, body)
+  local db, prefix = string.match(at.records, '^(%d+) (.*)$')
+  if db then
+    RDB, RP = db, prefix
+    pending(id, hop)
+  end
+end
+
+for i = 1, #ROWS, 9 do
+  local id = ROWS[i]
+  local at = find(base, id)
+  if at and at.base == base and at.kind ~= 'x' and take_out(id, at) then
     moved[#moved + 1] = id
-    if ARGV[i + 1] == '1' then
-      if ARGV[i + 2] ~= id then ended(id, at.hop, queue) end
-      place(ARGV[i + 2], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7], at.records, ARGV[i + 8])
-      local db, prefix = string.match(at.records, '^(%d+) (.*)$')
-      if db then
-        RDB, RP = db, prefix
-        pending(ARGV[i + 2], ARGV[i + 5])
-      end
+    if ROWS[i + 1] == 1 then
+      replace(id, at, i + 2)
     else
-      ended(id, at.hop, queue)
+      ended(id, at.hop, base)
       forget(id, at.records)
     end
   end

@@ -1,28 +1,21 @@
 -- Announce this consumer.
--- ARGV: 7 the lease it asks for in ms, then the queues.
+-- KEYS: the queues. ROWS: the lease that it asks for in ms.
 -- Returns the lease in force for each queue, in ms.
-local asked, leases = ARGV[7], {}
+local leases = {}
 
-local function has_others(queue, lease)
-  for _, other in ipairs(redis.call('SMEMBERS', of(queue, 'c'))) do
-    if other ~= ME then
-      local seen = redis.call('ZSCORE', P .. ':seen', other)
-      if seen and NOW - tonumber(seen) <= 2 * tonumber(lease) then return true end
-    end
+local function has_others(base, lease)
+  for _, other in ipairs(redis.call('ZRANGE', base .. ':c', NOW - 2 * lease, '+inf', 'BYSCORE', 'LIMIT', 0, 2)) do
+    if other ~= ME then return true end
   end
   return false
 end
 
-redis.call('ZADD', P .. ':seen', NOW, ME)
-for i = 8, #ARGV do
-  local queue = ARGV[i]
-  local lease = redis.call('HGET', of(queue, 'q'), 'lease')
-  if not lease or not has_others(queue, lease) then
-    lease = asked
-    redis.call('HSET', of(queue, 'q'), 'lease', lease)
-  end
-  redis.call('SADD', of(queue, 'c'), ME)
-  ensure(queue)
-  leases[#leases + 1] = lease
+for number, base in ipairs(KEYS) do
+  local lease = tonumber(redis.call('HGET', base .. ':q', 'lease') or ROWS[1])
+  if lease ~= ROWS[1] and not has_others(base, lease) then lease = ROWS[1] end
+  redis.call('HSET', base .. ':q', 'lease', lease)
+  redis.call('ZADD', base .. ':c', NOW, ME)
+  ensure(base)
+  leases[number] = lease
 end
 return leases

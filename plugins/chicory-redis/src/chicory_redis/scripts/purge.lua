@@ -1,21 +1,21 @@
--- Remove messages that no consumer holds, and their records; at most 1,000 in one call.
--- ARGV: 7 the queue.
+-- Remove messages that no consumer holds, and their records; at most 1,000 of each kind in one call.
+-- KEYS: the queue.
 -- Returns how many went; ask again until it is 0.
-local queue, gone = ARGV[7], 0
+local base, gone = KEYS[1], 0
 
 local function remove(id, hop, records)
-  ended(id, hop, queue)
+  ended(id, hop, base)
   forget(id, records)
   gone = gone + 1
 end
 
-for _, id in ipairs(redis.call('ZRANGE', of(queue, 'd'), 0, 999)) do
-  local at = find(id)
-  redis.call('ZREM', of(queue, 'd'), id)
-  if at and at.kind == 'd' then remove(id, at.hop, at.records) end
+for _, id in ipairs(redis.call('ZRANGE', base .. ':d', 0, 999)) do
+  local at = find(base, id)
+  redis.call('ZREM', base .. ':d', id)
+  if at and at.kind == 'd' and at.base == base then remove(id, at.hop, at.records) end
 end
 for level = 0, TOP do
-  local key, last = stream(queue, level), '0-0'
+  local key, last = stream(base, level), '0-0'
   local groups = redis.pcall('XINFO', 'GROUPS', key)
   for _, group in ipairs(groups.err and {} or groups) do
     local facts = {}

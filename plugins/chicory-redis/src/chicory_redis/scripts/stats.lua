@@ -1,10 +1,10 @@
 -- Count a queue, without looking at its messages.
--- ARGV: 7 the queue.
+-- KEYS: the queue.
 -- Returns ready, delayed, running, age of the first ready message in ms (-1: none).
-local queue, ready_count, running, oldest = ARGV[7], 0, 0, -1
-promote(queue)
+local base, ready_count, running, oldest = KEYS[1], 0, 0, -1
+promote(base)
 for level = 0, TOP do
-  local key = stream(queue, level)
+  local key = stream(base, level)
   local groups = redis.pcall('XINFO', 'GROUPS', key)
   if not groups.err then
     local held, last = 0, '0-0'
@@ -22,4 +22,4 @@ for level = 0, TOP do
     end
   end
 end
-return {ready_count, redis.call('ZCARD', of(queue, 'd')), running, oldest}
+return {ready_count, redis.call('ZCARD', base .. ':d'), running, oldest}

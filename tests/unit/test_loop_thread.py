@@ -92,3 +92,29 @@ async def test_its_loop_is_not_that_of_the_caller(thread):
     _, loop = await asyncio.wrap_future(thread.submit(where()))
 
     assert loop is not asyncio.get_running_loop()
+
+
+def test_what_is_cancelled_at_the_end_closes_undisturbed_what_it_opened(thread):
+    """A task of a group is cancelled by its group: were it cancelled as one of the loop's too, its closing would be cut short."""
+    ready, told = threading.Semaphore(0), []
+
+    async def part(number):
+        ready.release()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            told.append(number)
+
+    async def whole():
+        async with asyncio.TaskGroup() as group:
+            for number in range(20):
+                group.create_task(part(number))
+
+    thread.submit(whole())
+    assert all(ready.acquire(timeout=5) for _ in range(20))
+
+    thread.stop()
+
+    assert sorted(told) == list(range(20))

@@ -23,6 +23,8 @@ class LoopThread:
         self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stopping: asyncio.Event | None = None
+        self._submitted: set[asyncio.Task[Any]] = set()
 
     @property
     def is_current(self) -> bool:
@@ -39,7 +41,7 @@ class LoopThread:
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run *coroutine* on this thread's loop, from any other thread."""
         assert self._loop is not None, "submit() comes between start() and stop()"  # noqa: S101
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        return asyncio.run_coroutine_threadsafe(self._tracked(coroutine), self._loop)
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Call *callback* at the next turn of this thread's loop, from any other thread."""
@@ -49,13 +51,31 @@ class LoopThread:
     def stop(self) -> None:
         """Cancel what still runs there and end the loop; returns when the thread has ended. Safe to repeat."""
         loop, thread = self._loop, self._thread
-        if loop is None or thread is None or not thread.is_alive():
+        if loop is None or self._stopping is None or thread is None or not thread.is_alive():
             return
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(self._stopping.set)
         thread.join()
 
     def _run(self, running: threading.Event) -> None:
-        with asyncio.Runner() as runner:  # on the way out it cancels what is left and closes the loop
-            self._loop = loop = runner.get_loop()
-            loop.call_soon(running.set)
-            loop.run_forever()
+        with asyncio.Runner() as runner:
+            self._loop = runner.get_loop()
+            runner.run(self._live(running))
+
+    async def _live(self, running: threading.Event) -> None:
+        self._stopping = asyncio.Event()
+        running.set()
+        await self._stopping.wait()
+        # Only what was submitted. Its own tasks are its to cancel: were they cancelled here too, they would be twice, and the
+        # second time while they close what they have opened.
+        for task in self._submitted:
+            task.cancel()
+        await asyncio.gather(*self._submitted, return_exceptions=True)
+
+    async def _tracked(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"  # noqa: S101
+        self._submitted.add(task)
+        try:
+            return await coroutine
+        finally:
+            self._submitted.discard(task)

@@ -130,7 +130,7 @@ class TcpProxy:
         pumps = [asyncio.ensure_future(pump) for pump in both]
         self._pumps.update(pumps)
         try:
-            await asyncio.gather(*pumps)
+            await asyncio.gather(*pumps, return_exceptions=True)  # cancelled at the end, which asyncio would complain of
         finally:
             self._links.discard(link)
             self._pumps.difference_update(pumps)

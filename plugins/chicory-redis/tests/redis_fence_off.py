@@ -15,8 +15,8 @@ _FENCES = {
 def fence_off() -> None:
     whole = server.load
 
-    def load(script: str, *, has_room: bool) -> tuple[str, str]:
-        text, _ = whole(script, has_room=has_room)
+    def load(script: str, *, knows_flags: bool) -> tuple[str, str]:
+        text, _ = whole(script, knows_flags=knows_flags)
         for fence, nothing in _FENCES.items():
             assert script != "settle" or text.count(fence) == 1, f"there is another fence now than {fence!r}"
             text = text.replace(fence, nothing)

@@ -41,7 +41,10 @@ _AWAY = (
 _CONNECTIONS = 8
 """Of many calls at once most wait for a connection: more would not make the server faster."""
 _FLAGS_SINCE = 7
-"""The version that knows flags of scripts. Before it, what ends a task needs a little room too."""
+"""The version that knows flags of scripts."""
+_FLAG = "#!lua flags=allow-oom\n"
+_FIRST_WRITE = "redis.call('DEL', ARGV[1] .. ':nothing')\n"
+"""Before flags, a full server lets a script go on whose first write needs no room."""
 _CLASSES = {"tcp": Connection, "tls": SSLConnection, "unix": UnixDomainSocketConnection}
 
 
@@ -73,7 +76,6 @@ class Server:
         self.place = place
         self._away, self._full = away, full
         self.knows_flags = False
-        """Whether what ends a task may run on a server that is full."""
         retry = Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), 2)
         self._commands = Redis(connection_pool=self._pool(retry=retry))
         self.blocking = Redis(connection_pool=self._pool(retry=Retry(ExponentialWithJitterBackoff(), 0)))
@@ -125,7 +127,7 @@ class Server:
 
     async def run(self, script: str, head: Sequence[Arg], rows: Sequence[Cell] = (), keys: Sequence[str] = ()) -> Any:
         """What *script* returns for these arguments; its text goes along only where the server does not know it."""
-        text, digest = load(script, has_room=self.knows_flags and script != "publish")
+        text, digest = load(script, knows_flags=self.knows_flags)
         arguments = (len(keys), *keys, *head, pack(rows))
         with self.translated():
             try:
@@ -147,9 +149,9 @@ class Server:
 
 
 @cache
-def load(script: str, *, has_room: bool) -> tuple[str, str]:
-    """The text of a script, and its SHA-1 as the server calculates it; *has_room*: it runs on a full server too."""
+def load(script: str, *, knows_flags: bool) -> tuple[str, str]:
+    """The text of a script, and its SHA-1 as the server calculates it. All but ``publish`` run on a full server too."""
     folder = files("chicory_redis") / "scripts"
-    flags = "#!lua flags=allow-oom\n" if has_room else ""
-    text = flags + (folder / "common.lua").read_text() + (folder / f"{script}.lua").read_text()
+    leave = "" if script == "publish" else _FLAG if knows_flags else _FIRST_WRITE
+    text = leave + (folder / "common.lua").read_text() + (folder / f"{script}.lua").read_text()
     return text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

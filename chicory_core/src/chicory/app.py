@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from chicory.broker import Broker
     from chicory.context import TaskContext
     from chicory.message import BackendType, BrokerType, TaskMessage
-    from chicory.offers import EventSink, OptionSpec
+    from chicory.offers import EventSink
     from chicory.retry import RetryPolicy
     from chicory.serializer import Serializer
 
@@ -93,7 +93,7 @@ class Chicory:
         """Seconds for which a result is kept after its task has ended."""
         self.serializers, self.serializer = self._read_serializers()
         self._registry = TaskRegistry()
-        self._option_specs = self._read_option_specs()
+        self._option_specs = self.plugins.options(_TASK_OPTIONS)
         self._components: dict[type, Any] = {}
         self._clients: dict[asyncio.AbstractEventLoop, Client] = {}
         self._pid = os.getpid()
@@ -354,9 +354,8 @@ class Chicory:
     # --- construction --------------------------------------------------------------------------
 
     def _warn_of_unknown_settings(self) -> None:
-        sections = [entry.load() for entry in installed_sections().values() if self._is_loaded(entry.value)]
-        sections += [model for _, model in self.plugins.collect("chicory_settings")]
-        warn_of_unknown(known_variables(sections))
+        sections = [entry for entry in installed_sections().values() if self._is_loaded(entry.value)]
+        warn_of_unknown(known_variables(self.plugins.settings(sections)))
 
     def _is_loaded(self, reference: str) -> bool:
         """A section's package is imported already: none is imported only to know its variables."""
@@ -370,9 +369,6 @@ class Chicory:
                 raise PluginNotFoundError("serializer", content_type, tuple(sorted(offered)))
         built = {content_type: offered[content_type][1].build() for content_type in wanted}
         return built, built[self.config.serializer]
-
-    def _read_option_specs(self) -> dict[str, OptionSpec]:
-        return {spec.name: spec for _, specs in self.plugins.collect("chicory_task_options") for spec in specs}
 
     def _compose_outgoing(self) -> Outgoing:
         collected = self.plugins.collect("chicory_publish_middleware", app=self)

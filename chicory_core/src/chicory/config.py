@@ -7,14 +7,14 @@ A section of an installed plugin (``RedisBrokerConfig``) can be imported from he
 from __future__ import annotations
 
 import os
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, cast, final
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from chicory.errors import ConfigurationError, PluginNotFoundError
+from chicory.errors import ConfigurationError, PluginConflictError, PluginNotFoundError
 from chicory.message import DEFAULT_QUEUE, DeliveryMode, ValidationMode
 from chicory.serializer import JSON
 from chicory.settings import BackendSection, BrokerSection, PluginSettings, mask, readable, settings_from, variables_of
@@ -275,16 +275,29 @@ NOT_SETTINGS = frozenset({"CHICORY_APP", "CHICORY_DISABLE_PLUGIN_AUTOLOAD", "CHI
 """Variables that are read outside of the settings."""
 
 
+CORE_SETTINGS: tuple[type[PluginSettings], ...] = (ChicoryConfig, WorkerConfig, _BrokerUrl, _BackendUrl)
+"""The groups of settings of the core."""
+
+
 def known_variables(sections: Sequence[type[PluginSettings]]) -> set[str]:
     """Every variable that the core and these plugin sections read."""
     composite = {"CHICORY_BROKER", "CHICORY_BACKEND", "CHICORY_WORKER"}
-    models: list[type[PluginSettings]] = [ChicoryConfig, WorkerConfig, _BrokerUrl, _BackendUrl, *sections]
-    return set().union(*(variables_of(model) for model in models)) - composite | NOT_SETTINGS
+    return set().union(*(variables_of(model) for model in (*CORE_SETTINGS, *sections))) - composite | NOT_SETTINGS
 
 
-def installed_sections() -> dict[str, Any]:
-    """The entry points of all sections that installed plugins contribute, by lower-case class name."""
-    return {entry.name.lower(): entry for entry in entry_points(group=_GROUP)}
+def installed_sections() -> dict[str, EntryPoint]:
+    """The entry points of all sections that installed plugins contribute, by lower-case class name.
+
+    Raises:
+        PluginConflictError: two distributions contribute one of the same name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=_GROUP):
+        other = found.setdefault(entry.name.lower(), entry)
+        if other.value != entry.value:
+            first, second = (e.dist.name if e.dist is not None else e.value for e in (other, entry))
+            raise PluginConflictError("configuration section", entry.name, first, second)
+    return found
 
 
 def find_section(class_name: str) -> type[PluginSettings]:

@@ -181,10 +181,10 @@ class PluginConflictError(PluginError):
         self.kind, self.name, self.first, self.second = kind, name, first, second
 
     def __str__(self) -> str:
-        return (
-            f"{self.first} and {self.second} both offer the {self.kind} {self.name!r}: "
-            "block one of the plugins with --plugin no:NAME"
-        )
+        both = f"{self.first} and {self.second} both offer the {self.kind} {self.name!r}"
+        if self.kind in ("plugin", "configuration section"):
+            return f"{both}: uninstall one of them"  # both are found by that name, so that blocking it would block both
+        return f"{both}: block one of the plugins with --plugin no:NAME"
 
 
 # --- tasks and their arguments -----------------------------------------------------------------

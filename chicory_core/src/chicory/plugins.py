@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
+from collections import defaultdict
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points, requires, version
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
@@ -15,15 +16,16 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from chicory import hookspecs
-from chicory.config import install_hint
+from chicory.config import CORE_SETTINGS, install_hint
 from chicory.errors import PluginBrokenError, PluginConflictError, PluginNotFoundError
 from chicory.plugin import API_VERSION
 from chicory.settings import ConfigurationWarning
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from chicory.offers import BackendSpec, BrokerSpec, SerializerSpec
+    from chicory.offers import BackendSpec, BrokerSpec, OptionSpec, SerializerSpec
+    from chicory.settings import PluginSettings
 
 __all__ = ["CORE", "PluginInfo", "Plugins", "split_names"]
 
@@ -71,7 +73,7 @@ class Plugins:
     Raises:
         PluginNotFoundError: a name that was asked for is not installed.
         PluginBrokenError: a plugin that was asked for cannot be loaded.
-        PluginConflictError: two distributions have a plugin of one name.
+        PluginConflictError: two distributions have a plugin of one name; one of them may be the core.
     """
 
     def __init__(self, names: Iterable[str] = (), *, builtins: Mapping[str, object]) -> None:
@@ -141,19 +143,50 @@ class Plugins:
             self._offers("chicory_register_serializers", "serializer", "content_type"),
         )
 
+    def options(self, taken: Collection[str]) -> dict[str, OptionSpec]:
+        """Options of tasks by name; *taken* are those of the core."""
+        offered = cast("dict[str, tuple[str, OptionSpec]]", self._offers("chicory_task_options", "task option", "name"))
+        for name in sorted(offered.keys() & set(taken)):
+            raise PluginConflictError("task option", name, CORE, self._distribution(offered[name][0]))
+        return {name: spec for name, (_, spec) in offered.items()}
+
+    def settings(self, sections: Iterable[EntryPoint]) -> list[type[PluginSettings]]:
+        """The groups of settings that plugins have, in *sections* and by their hook.
+
+        Raises:
+            PluginConflictError: two distributions read variables of one prefix; one of them may be the core.
+        """
+        owned = [(_distribution_of(entry), entry.load()) for entry in sections]
+        owned += [(self._distribution(plugin), model) for plugin, model in self.collect("chicory_settings")]
+        taken = {str(model.model_config.get("env_prefix")): CORE for model in CORE_SETTINGS}
+        for distribution, model in owned:
+            prefix = str(model.model_config.get("env_prefix"))
+            if (owner := taken.setdefault(prefix, distribution)) != distribution:
+                raise PluginConflictError("settings prefix", prefix, owner, distribution)
+        return [model for _, model in owned]
+
     def owner_of(self, scheme: str) -> str:
         """The name of the plugin whose broker or backend a URL with *scheme* means, without importing any.
 
         Raises:
             PluginNotFoundError: no installed plugin has that scheme; the text says what to install.
+            PluginConflictError: two plugins that are not blocked have it.
         """
-        owners = {entry.name: entry.value for entry in entry_points(group=_SCHEMES)}
+        owners: dict[str, dict[str, str]] = defaultdict(dict)
+        for entry in entry_points(group=_SCHEMES):
+            owners[entry.name][entry.value] = _distribution_of(entry)
         for offered in (self.brokers(), self.backends()):
-            owners.update((s, plugin) for plugin, spec in offered.values() for s in spec.schemes)
+            for plugin, spec in offered.values():
+                for name in spec.schemes:
+                    owners[name][plugin] = self._distribution(plugin)
         if scheme not in owners:
             hint = install_hint(_SCHEME_OWNERS.get(scheme, scheme))
             raise PluginNotFoundError("URL scheme", scheme, tuple(sorted(owners)), hint)
-        return owners[scheme]
+        found = {name: where for name, where in owners[scheme].items() if name not in self._blocked} or owners[scheme]
+        if len(found) > 1:
+            first, second, *_ = sorted(found.values())
+            raise PluginConflictError("URL scheme", scheme, first, second)
+        return next(iter(found))
 
     def refuse_unknown(self, kind: str, name: str, known: Iterable[str]) -> PluginNotFoundError:
         """The error for a broker or backend *name* that nobody offers."""
@@ -172,6 +205,8 @@ class Plugins:
         for name, entry in sorted(self._found.items()):
             if name in self._blocked:
                 self._infos[name] = self._info(name, entry, "blocked", "by no:" + name)
+            elif name in self._infos:
+                raise PluginConflictError("plugin", name, CORE, _distribution_of(entry))
             elif name in self._asked or autoload:
                 self._load(name, entry, asked=name in self._asked)
             else:

@@ -12,14 +12,13 @@ from chicory.cli.output import echo_json, echo_table
 from chicory.execution import CORE_LAYERS
 from chicory.launch import launching
 from chicory.settings import ConfigurationWarning
-from chicory.worker import offered_layers
 
 
 @click.command("plugins")
 @click.argument("app", envvar="CHICORY_APP", required=False, metavar="[APP]")
 @plugin_option
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--pipeline", is_flag=True, help="Show the layers around every execution, from the outside in.")
+@click.option("--pipeline", is_flag=True, help="Show the layers around every publish and execution, from the outside in.")
 def command(app: str | None, plugins: tuple[str, ...], *, as_json: bool, pipeline: bool) -> None:
     """Show the installed plugins: what each offers, and whether it is active, blocked or broken, and why."""
     launch = launch_from(plugins=plugins)
@@ -49,15 +48,25 @@ def _show_plugins(app: Chicory, *, as_json: bool) -> None:
 
 
 def _show_pipeline(app: Chicory, *, as_json: bool) -> None:
-    layers = [(int(stage), name, "core") for name, stage in CORE_LAYERS.items()]
-    owners = app.plugins.collect("chicory_execute_middleware", app=app)
-    layers += [(layer.stage, layer.name, plugin) for plugin, offered in owners for layer in offered]
-    layers.sort()
-    assert len(layers) == len(CORE_LAYERS) + len(offered_layers(app)), "what is shown is what is composed"  # noqa: S101
+    publish = _layers_of(app, "publish")
+    own = [(int(stage), name, "core") for name, stage in CORE_LAYERS.items()]
+    execute = sorted([*own, *_layers_of(app, "execute")], key=_order)
+    rows = [("publish", *layer) for layer in publish] + [("execute", *layer) for layer in execute]
     if as_json:
-        echo_json([{"stage": stage, "layer": name, "plugin": plugin} for stage, name, plugin in layers])
+        echo_json([{"around": around, "stage": stage, "layer": name, "plugin": plugin} for around, stage, name, plugin in rows])
         return
-    echo_table(("STAGE", "LAYER", "FROM"), layers, empty="none")
+    echo_table(("AROUND", "STAGE", "LAYER", "FROM"), rows, empty="none")
+
+
+def _layers_of(app: Chicory, around: str) -> list[tuple[int, str, str]]:
+    """Stage, name and plugin of each layer that plugins offer, from the outside in."""
+    offers = app.plugins.collect(f"chicory_{around}_middleware", app=app)
+    return sorted(((int(layer.stage), layer.name, plugin) for plugin, layers in offers for layer in layers), key=_order)
+
+
+def _order(layer: tuple[int, str, str]) -> tuple[int, str]:
+    """As ``in_order`` composes them."""
+    return layer[:2]
 
 
 def _short(hook: str) -> str:

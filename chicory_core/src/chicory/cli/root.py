@@ -55,6 +55,13 @@ class _Root(click.Group):
             hint = f"did you mean {near!r}?" if near else "see `chicory --help`"
             raise click.UsageError(f"no such command {args[0]!r}: {hint}", ctx) from None
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        taken = name or cmd.name
+        if taken in _COMMANDS or taken in self.commands:
+            whose = "chicory itself" if taken in _COMMANDS else "another plugin"
+            raise ValueError(f"the command {taken!r} is taken by {whose}")
+        super().add_command(cmd, name)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = [(name, self._summary(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):

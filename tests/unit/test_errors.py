@@ -144,6 +144,7 @@ TABLE = [
             "error_type": "KeyError",
             "error": "'x'",
             "remote_traceback": "Traceback …",
+            "reason": "error",
         },
         "task 'add' (m1) ended as FAILURE with KeyError: 'x'",
     ),
@@ -317,6 +318,10 @@ def test_errors_with_a_builtin_cousin_are_caught_as_that_too(kind, builtin):
         (RetryError(0, "OSError: gone"), "retry asked for, in 0 s: OSError: gone"),
         (MaxRetriesExceededError("add", 0), "task 'add' has no retry left (max_retries=0)"),
         (TaskFailedError("m1", "add", "DEAD_LETTERED", "OSError", "gone"), "ended as DEAD_LETTERED with OSError: gone"),
+        (
+            TaskFailedError("m1", "add", "DEAD_LETTERED", "OSError", "gone", None, "retries_exhausted"),
+            "ended as DEAD_LETTERED (retries_exhausted) with OSError: gone",
+        ),
     ],
     ids=[
         "near plugin",
@@ -328,6 +333,7 @@ def test_errors_with_a_builtin_cousin_are_caught_as_that_too(kind, builtin):
         "retry at once",
         "no retries without cause",
         "dead letter",
+        "dead letter with its reason",
     ],
 )
 def test_the_hint_follows_the_facts(error, text):

@@ -25,6 +25,7 @@ from chicory.errors import (
     ConfigurationError,
     PluginNotFoundError,
 )
+from chicory.events import tell
 from chicory.facade import AppBackend, AppBroker
 from chicory.launch import current_launch
 from chicory.message import DEFAULT_QUEUE, DeliveryMode, ValidationMode
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from chicory.backend import Backend
     from chicory.broker import Broker
     from chicory.context import TaskContext
-    from chicory.message import BackendType, BrokerType, TaskMessage
+    from chicory.message import BackendType, BrokerType, Event, TaskMessage
     from chicory.offers import EventSink
     from chicory.retry import RetryPolicy
     from chicory.serializer import Serializer
@@ -91,6 +92,7 @@ class Chicory:
         self._broker, self._backend = chosen.broker, chosen.backend
         self.result_ttl = chosen.result_ttl
         """Seconds for which a result is kept after its task has ended."""
+        self.serializers: Mapping[str, Serializer]
         self.serializers, self.serializer = self._read_serializers()
         self._registry = TaskRegistry()
         self._option_specs = self.plugins.options(_TASK_OPTIONS)
@@ -350,6 +352,10 @@ class Chicory:
     def event_sinks(self) -> tuple[EventSink, ...]:
         """What plugins want to be told, as callables."""
         return tuple(sink for _, sinks in self.plugins.collect("chicory_event_sinks", app=self) for sink in sinks)
+
+    def tell(self, event: Event) -> None:
+        """Give *event* to every event sink of the plugins; one that raises is logged."""
+        tell(self._outgoing.sinks, event)
 
     # --- construction --------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from chicory.faultpoints import FaultPoint, reach
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
     from chicory.broker import Broker
     from chicory.message import Delivery, Envelope, ResultRecord, Settled, Settlement, WorkerStats
@@ -41,8 +40,12 @@ class Joined(Protocol):
         """
         ...
 
-    async def finished(self, deliveries: Sequence[Delivery]) -> AbstractSet[str]:
-        """The receipts of those whose task has ended although they were delivered: settle them, don't run them."""
+    async def finished(self, deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord]:
+        """By receipt, the records of those whose task has ended although they were delivered: they are not to run.
+
+        One whose record says DEAD_LETTERED one hop further (see `ResultRecord.buries`) is sent to its dead letter queue,
+        which it may not have reached; the others are settled, and nothing follows them.
+        """
         ...
 
 
@@ -136,16 +139,16 @@ class StoreThenSettle:
                 reach(FaultPoint.BETWEEN_STORE_AND_SETTLE)
         return await self._broker.settle(settlements)
 
-    async def finished(self, deliveries: Sequence[Delivery]) -> AbstractSet[str]:
+    async def finished(self, deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord]:
         doubtful = [delivery for delivery in deliveries if not delivery.is_first]
         if self._backend is None or not doubtful:
-            return frozenset()
+            return {}
         records = await self._backend.fetch([delivery.envelope.id for delivery in doubtful])
-        return frozenset(
-            delivery.receipt
+        return {
+            delivery.receipt: record
             for delivery, record in zip(doubtful, records, strict=True)
-            if record is not None and record.state.is_terminal and record.hop >= delivery.envelope.hop
-        )
+            if record is not None and record.ends(delivery.envelope.hop)
+        }
 
 
 def store_then_settle(broker: Broker, backend: Backend | None) -> Joined:

@@ -199,6 +199,7 @@ class QueueBrowser(Protocol):
         """Remove each id from *queue* and publish its envelope instead; return the ids that were there, and so moved.
 
         One step per id where ``capabilities.atomic_publish``. Of two callers that move one id, one moves it. A record of
-        the id in the same store becomes PENDING at the new envelope's hop.
+        the id in the same store becomes PENDING at the new envelope's hop. A message stays if the envelope is of its id and
+        not of a higher hop: it was moved, and has come back, since the caller looked at it.
         """
         ...

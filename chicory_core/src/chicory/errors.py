@@ -330,14 +330,22 @@ class TaskFailedError(ResultError):
     """The task ended in failure; this is its error as its worker saw it."""
 
     def __init__(
-        self, task_id: str, task: str, state: str, error_type: str, error: str, remote_traceback: str | None = None
+        self,
+        task_id: str,
+        task: str,
+        state: str,
+        error_type: str,
+        error: str,
+        remote_traceback: str | None = None,
+        reason: str | None = None,
     ) -> None:
-        super().__init__(task_id, task, state, error_type, error, remote_traceback)
-        self.task_id, self.task, self.state = task_id, task, state
+        super().__init__(task_id, task, state, error_type, error, remote_traceback, reason)
+        self.task_id, self.task, self.state, self.reason = task_id, task, state, reason
         self.error_type, self.error, self.remote_traceback = error_type, error, remote_traceback
 
     def __str__(self) -> str:
-        return f"task {self.task!r} ({self.task_id}) ended as {self.state} with {self.error_type}: {self.error}"
+        why = f" ({self.reason})" if self.reason and self.state == "DEAD_LETTERED" else ""
+        return f"task {self.task!r} ({self.task_id}) ended as {self.state}{why} with {self.error_type}: {self.error}"
 
 
 @final

@@ -127,7 +127,7 @@ class Execution:
 
     def open(self, delivery: Delivery) -> Attempt:
         """The attempt at *delivery*: its document read and its task looked up, or the problem with either."""
-        attempt = Attempt(delivery=delivery, worker_id=self._worker_id)
+        attempt = Attempt(delivery=delivery, worker_id=self._worker_id, config=self._config)
         try:
             attempt.document = document = read(delivery.envelope, limit=self._max_bytes)
             attempt.message = document.message()
@@ -159,7 +159,9 @@ class Execution:
         )
 
     async def admit(self, attempt: Attempt, proceed: Next) -> Outcome:
-        """Refuse what was delivered too often, or too late."""
+        """Refuse what has ended before, was delivered too often, or comes too late."""
+        if attempt.ended is not None:
+            return attempt.ended
         headers = attempt.message.headers if attempt.message else {}
         count, limit = deliveries_so_far(attempt.delivery, headers), self._config.max_deliveries
         if count > limit:

@@ -179,9 +179,11 @@ class MemoryBroker(_Opened):
     async def move(self, queue: str, replacements: Mapping[str, Envelope]) -> set[str]:
         store, moved = self.store, set()
         with store.lock:
-            free = {m.envelope.id for m in self._free(queue)}
-            for message_id in free & replacements.keys():
+            free = {m.envelope.id: m.envelope.hop for m in self._free(queue)}
+            for message_id in free.keys() & replacements.keys():
                 envelope = replacements[message_id]
+                if envelope.id == message_id and envelope.hop <= free[message_id]:
+                    continue
                 store.remove(message_id)
                 store.place(envelope)
                 if store.record(envelope.id) is not None:
@@ -288,5 +290,5 @@ class MemoryJoined:
         with self._store.lock:
             return [self._store.settle(settlement, joined=True) for settlement in settlements]
 
-    async def finished(self, deliveries: Sequence[Delivery]) -> frozenset[str]:
-        return frozenset()
+    async def finished(self, deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord]:
+        return {}

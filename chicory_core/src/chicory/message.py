@@ -216,6 +216,20 @@ class ResultRecord(Struct, frozen=True, kw_only=True, gc=False):
             return self.state is TaskState.PENDING and self.hop > hop
         return (self.hop, self.delivery_count) >= (hop, delivery_count)
 
+    def ends(self, hop: int) -> bool:
+        """Whether a message of this id that is delivered at *hop* is not to run: its task has ended.
+
+        A dead letter's record is of the dead letter's hop: whoever is handed that very message may run it.
+        """
+        return self.state.is_terminal and (self.hop > hop or (self.hop == hop and self.state is not TaskState.DEAD_LETTERED))
+
+    def buries(self, hop: int) -> bool:
+        """Whether a message that is delivered at *hop* was to become the dead letter that this record speaks of.
+
+        Its worker has stored the record in one store, and died before it settled the message in another.
+        """
+        return self.state is TaskState.DEAD_LETTERED and self.hop == hop + 1
+
 
 @final
 class Settlement(Struct, frozen=True, kw_only=True, gc=False):
@@ -250,6 +264,7 @@ class TaskResult(Struct, frozen=True, kw_only=True):
     finished_at: datetime | None = None
     progress: tuple[float, float] | None = None
     ignored: bool = False
+    reason: str | None = None
 
 
 @final

@@ -19,6 +19,7 @@ from chicory.message import Delivery, Envelope, TaskMessage, TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from chicory.config import WorkerConfig
     from chicory.task import Task
 
 __all__ = [
@@ -74,7 +75,8 @@ class Attempt(Struct, kw_only=True, weakref=True):
 
     ``problem`` says why ``message`` or ``task`` is None: the document could not be read, or the task is unknown here.
     ``args`` and ``kwargs`` are empty until the decode stage. ``settled`` is true once an at-most-once task was given up to its
-    one run.
+    one run. ``ended`` is what a former delivery came to, whose worker died when it had stored that and not yet sent the
+    message to its dead letter queue: it does not run again. ``config`` are the settings of the worker.
     """
 
     delivery: Delivery
@@ -88,6 +90,8 @@ class Attempt(Struct, kw_only=True, weakref=True):
     started_at: datetime | None = None
     progress: tuple[float, float] | None = None
     settled: bool = False
+    ended: Outcome | None = None
+    config: WorkerConfig | None = None
 
     @property
     def task_name(self) -> str:

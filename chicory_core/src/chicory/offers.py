@@ -54,6 +54,11 @@ class App(Protocol):
     def tasks(self) -> Mapping[str, Task[..., Any]]: ...
     @property
     def clock(self) -> Clock: ...
+    @property
+    def serializers(self) -> Mapping[str, Serializer]:
+        """Those that are enabled, by content type."""
+        ...
+
     def broker_twin(self) -> Broker:
         """An unopened broker like the app's, for an event loop of its own."""
         ...
@@ -64,6 +69,10 @@ class App(Protocol):
 
     def require(self, protocol: type[T]) -> T:
         """The component that implements *protocol*; a clear error names the plugins that would offer one."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Give *event* to every event sink; one that raises is logged."""
         ...
 
 

@@ -17,11 +17,10 @@ from chicory.faultpoints import FaultPoint, reach
 from chicory.message import Settlement
 from chicory.middleware import failed
 from chicory.suspects import choose, is_suspect, put_back
-from chicory.verdict import hand_back, record_of, settlement
+from chicory.verdict import former_end, hand_back, record_of, settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
-    from collections.abc import Set as AbstractSet
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from chicory.backend import Joined
     from chicory.backoff import Backoff
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from chicory.config import WorkerConfig
     from chicory.execution import Execution
     from chicory.lease import LeaseKeeper
-    from chicory.message import Delivery
+    from chicory.message import Delivery, ResultRecord
     from chicory.middleware import Attempt, Next, Outcome
     from chicory.outbox import Outbox
     from chicory.verdict import Keeping
@@ -122,6 +121,7 @@ class Pump:
         self._pace = Pace(clock)
         self._running: dict[str, _Running] = {}
         self._waiting: deque[Delivery] = deque()
+        self._buried: dict[str, ResultRecord] = {}
         self._suspect: str | None = None
         self._refill_at = 0
         self._room = asyncio.Event()
@@ -193,6 +193,7 @@ class Pump:
             return
         if delivery in self._waiting:
             self._waiting.remove(delivery)
+            self._buried.pop(delivery.receipt, None)
         self._watch.lease_lost(delivery.envelope.id)
 
     def _cancel(self, running: _Running, reason: str) -> None:
@@ -251,12 +252,15 @@ class Pump:
     def _is_congested(self) -> bool:
         return self._outbox.waiting > self._config.concurrency * _OUTBOX_FACTOR + self._config.prefetch
 
-    def _take(self, deliveries: list[Delivery], finished: AbstractSet[str]) -> None:
+    def _take(self, deliveries: list[Delivery], finished: Mapping[str, ResultRecord]) -> None:
         for delivery in deliveries:
-            if delivery.receipt in finished:
+            record = finished.get(delivery.receipt)
+            if record is not None and not record.buries(delivery.envelope.hop):
                 self._outbox.settle(Settlement(delivery=delivery))  # its task has ended: only the message was left
-            else:
-                self._waiting.append(delivery)
+                continue
+            if record is not None:
+                self._buried[delivery.receipt] = record
+            self._waiting.append(delivery)
         self._start()
         if self._waiting and not self._is_watching_stall:
             self._is_watching_stall = True
@@ -275,6 +279,7 @@ class Pump:
         for delivery in self._waiting:
             self._outbox.settle(hand_back(delivery))
         self._waiting.clear()
+        self._buried.clear()
 
     async def _put_back_suspects(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Keep at most one suspect in this process; returns once the others are safely back with the broker."""
@@ -302,6 +307,7 @@ class Pump:
             delivery = self._waiting.popleft()
             if not self._leases.is_ours(delivery.receipt):  # this process stood still: somebody else may run it already
                 self._leases.release(delivery.receipt)
+                self._buried.pop(delivery.receipt, None)
                 self._watch.lease_lost(delivery.envelope.id)
                 continue
             # Not in a TaskGroup: its bookkeeping costs an eighth of a small task; `_run_one` lets nothing escape.
@@ -314,6 +320,8 @@ class Pump:
         running = self._running[delivery.receipt]
         try:
             attempt = running.attempt = self._execution.open(delivery)
+            if self._buried and (record := self._buried.pop(delivery.receipt, None)) is not None:
+                attempt.ended = former_end(record)
             self._watch.task_started(attempt)
             outcome = await self._chain(attempt)
             self._settle(attempt, outcome)

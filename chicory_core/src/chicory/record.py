@@ -37,6 +37,7 @@ class ResultDocument(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=F
     traceback: str | None = None
     progress: tuple[float, float] | None = None
     ignored: bool = False
+    reason: str | None = None
     content_type: str = JSON
     value: Raw = _NOTHING
     packed: bytes | None = None
@@ -102,4 +103,5 @@ def read_result(record: ResultRecord, value_of: Callable[[ResultDocument, Argume
         finished_at=document.finished_at,
         progress=document.progress,
         ignored=document.ignored,
+        reason=document.reason,
     )

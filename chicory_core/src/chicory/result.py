@@ -155,6 +155,7 @@ class AsyncResult(Generic[R]):
                 result.error_type or result.state,
                 result.error or "",
                 result.traceback,
+                result.reason,
             )
         if result.ignored:
             raise ResultIgnoredError(self.task_id, result.task or "?")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, final
 
 from chicory.events import tell
 from chicory.logs import get_logger
-from chicory.message import Event
+from chicory.message import Event, TaskState
 from chicory.middleware import Attempt, Decision, Outcome
 from chicory.verdict import describe
 
@@ -52,6 +52,8 @@ class Tally:
         if self._sinks:
             ended = "task.failed" if outcome.has_failed else "task.succeeded"
             self._tell(_EVENTS.get(outcome.decision, ended), attempt, outcome)
+            if outcome.state is TaskState.DEAD_LETTERED:
+                self._tell("task.dead_lettered", attempt, outcome)
 
     def lease_lost(self, message_id: str) -> None:
         self._log.warning("lease_lost", task_id=message_id)

@@ -12,13 +12,23 @@ from chicory.codec import revise
 from chicory.errors import RemoteError
 from chicory.message import ResultRecord, Settlement, TaskState
 from chicory.middleware import Attempt, Decision, Outcome
-from chicory.record import ResultDocument, pack
+from chicory.record import ResultDocument, pack, unpack
 from chicory.suspects import DELIVERED_BEFORE, put_back
 
 if TYPE_CHECKING:
     from chicory.message import Delivery, Envelope
 
-__all__ = ["Keeping", "describe", "hand_back", "record_of", "sendable", "settlement", "started_record", "traceback_of"]
+__all__ = [
+    "Keeping",
+    "describe",
+    "former_end",
+    "hand_back",
+    "record_of",
+    "sendable",
+    "settlement",
+    "started_record",
+    "traceback_of",
+]
 
 _ERROR_LIMIT = 8 * 1024
 _TRACEBACK_LIMIT = 48 * 1024
@@ -38,7 +48,7 @@ def settlement(attempt: Attempt, outcome: Outcome, *, now: datetime, keeping: Ke
     follow_up = _follow_up(attempt, outcome, now)
     publish = outcome.publish if follow_up is None else (*outcome.publish, follow_up)
     record = None
-    if keeping is not None and outcome.decision is not Decision.DEFER:
+    if keeping is not None and outcome.decision is not Decision.DEFER and attempt.ended is None:  # it is stored already
         record = record_of(attempt, outcome, now=now, keeping=keeping)
     return Settlement(delivery=delivery, publish=publish, result=record)
 
@@ -70,6 +80,14 @@ def record_of(attempt: Attempt, outcome: Outcome, *, now: datetime, keeping: Kee
         body=pack(document, None if ignored else outcome.result),
         ttl=keeping.ignored_ttl if ignored else keeping.result_ttl,
     )
+
+
+def former_end(record: ResultRecord) -> Outcome:
+    """What a task came to, by its record: of a delivery whose worker died before its message became a dead letter."""
+    document = unpack(record)
+    kind = document.error_type or "Exception"
+    error = RemoteError.of(kind, (f"remote.{kind}",), document.error or "", document.traceback)
+    return Outcome(error=error, final=True, decision=Decision.REJECT, reason=document.reason)
 
 
 def started_record(attempt: Attempt, *, holds: bool = False) -> ResultRecord:
@@ -115,6 +133,11 @@ def _state(outcome: Outcome) -> TaskState:
     return TaskState.SUCCESS if outcome.error is None else TaskState.FAILURE
 
 
+def _reason(outcome: Outcome) -> str | None:
+    """Why it did not succeed, in one word."""
+    return (outcome.reason or "error") if outcome.has_failed else None
+
+
 def _follow_up(attempt: Attempt, outcome: Outcome, now: datetime) -> Envelope | None:
     if outcome.decision is not Decision.DEFER and outcome.decision is not Decision.RETRY:
         return None
@@ -148,6 +171,7 @@ def _document(attempt: Attempt, outcome: Outcome, *, now: datetime, ignored: boo
         traceback=None if error is None else traceback_of(error),
         progress=attempt.progress,
         ignored=ignored,
+        reason=_reason(outcome),
     )
 
 

@@ -639,6 +639,19 @@ class BrokerSuite(StoreSuite):
         assert sorted([*moved[0], *moved[1]]) == sorted(e.id for e in dead)
         assert len(await broker.receive(["default"], 100, 0)) == 50
 
+    async def test_a_message_that_has_come_back_meanwhile_is_not_moved_by_what_was_seen_before(
+        self, broker: Broker, browser: QueueBrowser
+    ) -> None:
+        seen = an_envelope(id="a", queue="default.dlq", hop=1)
+        back = an_envelope(id="a", queue="default.dlq", hop=3)
+        await broker.publish([back])
+
+        assert await browser.move("default.dlq", {"a": revise(seen, queue="default")}) == set()
+
+        (there,) = await browser.get_messages("default.dlq", ["a"])
+        assert there.envelope == back
+        assert (await broker.stats("default")).ready == 0
+
 
 async def _receive_all(broker: Broker) -> list[Delivery]:
     found: list[Delivery] = []

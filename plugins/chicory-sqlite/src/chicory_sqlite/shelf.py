@@ -69,7 +69,9 @@ class Shelf:
 
     def move(self, queue: str, replacements: Mapping[str, Envelope]) -> set[str]:
         """Replace each id that waits in *queue* by its envelope; which there were. Its record, if any, becomes PENDING."""
-        waiting = {m.envelope.id for m in self.get_messages(queue, list(replacements)) if m.state != "running"}
+        found = [m.envelope for m in self.get_messages(queue, list(replacements)) if m.state != "running"]
+        new = replacements
+        waiting = {old.id for old in found if new[old.id].id != old.id or new[old.id].hop > old.hop}
         with_record = self._with_record(list(waiting))
         for has_record in (True, False):
             envelopes = [replacements[i] for i in waiting if (i in with_record) is has_record]

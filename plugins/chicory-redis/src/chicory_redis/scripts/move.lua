@@ -19,7 +19,9 @@ end
 for i = 1, #ROWS, 9 do
   local id = ROWS[i]
   local at = find(base, id)
-  if at and at.base == base and at.kind ~= 'x' and take_out(id, at) then
+  -- A message that has been moved, and has come back, since it was looked at stays: it is of the same or a higher hop.
+  local is_stale = at and ROWS[i + 1] == 1 and ROWS[i + 2] == id and tonumber(ROWS[i + 5]) <= tonumber(at.hop)
+  if at and at.base == base and at.kind ~= 'x' and not is_stale and take_out(id, at) then
     moved[#moved + 1] = id
     if ROWS[i + 1] == 1 then
       replace(id, at, i + 2)

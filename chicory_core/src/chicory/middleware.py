@@ -74,7 +74,7 @@ class Attempt(Struct, kw_only=True, weakref=True):
 
     ``problem`` says why ``message`` or ``task`` is None: the document could not be read, or the task is unknown here.
     ``args`` and ``kwargs`` are empty until the decode stage. ``settled`` is true once an at-most-once task was given up to its
-    one run.
+    one run. ``stopped_for`` says why the worker cancels it, if it does: ``shutdown`` or ``lease_lost``.
     """
 
     delivery: Delivery
@@ -88,6 +88,7 @@ class Attempt(Struct, kw_only=True, weakref=True):
     started_at: datetime | None = None
     progress: tuple[float, float] | None = None
     settled: bool = False
+    stopped_for: str | None = None
 
     @property
     def task_name(self) -> str:

@@ -383,7 +383,7 @@ def test_every_field_of_the_document_and_the_envelope_is_there():
 
 INTERNAL = {
     "Chicory": {"arguments_of", "backend_twin", "broker_twin", "client", "connection", "event_sinks", "lifespan", "owner"}
-    | {"registry", "results", "send"},
+    | {"offered", "registry", "results", "send"},
     "Task": {"call", "signature"},
     "AppBackend": {"clock", "fetch_record", "read", "run_sync", "tracks_pending", "unknown_seconds", "wait_record"},
 }

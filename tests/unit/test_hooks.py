@@ -12,9 +12,10 @@ import pytest
 from msgspec.structs import replace
 
 import chicory.app
-from chicory import Chicory, ChicoryConfig, TaskContext, TaskFailedError, Worker
+from chicory import Chicory, ChicoryConfig, TaskContext, TaskFailedError, Worker, logs
 from chicory.builtin import BUILTINS
-from chicory.errors import EncodingError, PluginBrokenError, PluginNotFoundError, TaskDefinitionError
+from chicory.clock import SYSTEM_CLOCK
+from chicory.errors import BrokerConnectionError, EncodingError, PluginBrokenError, PluginNotFoundError, TaskDefinitionError
 from chicory.hookspecs import hookspec
 from chicory.memory import MemoryBackend, MemoryBroker
 from chicory.plugin import (
@@ -24,6 +25,7 @@ from chicory.plugin import (
     ExecuteMiddleware,
     Finding,
     FindingLevel,
+    Listener,
     OptionSpec,
     Outcome,
     PluginSettings,
@@ -282,6 +284,40 @@ async def test_event_sinks_get_what_is_published_and_run(install, work):
     assert [kind for kind, task in told if task == "one"] == ["task.published", "task.started", "task.succeeded"]
 
 
+async def test_lifespan_of_a_worker_sees_the_worker(install):
+    seen = {}
+
+    @asynccontextmanager
+    async def lifespan(role, worker):
+        seen[role] = worker
+        yield
+
+    install(look=plugin(chicory_lifespan=lambda role, worker: lifespan(role, worker)))
+    app = Chicory(broker="memory")
+
+    async with app, Worker(app) as worker:
+        assert seen == {"client": None, "worker": worker}
+        assert seen["worker"].get_stats().worker_id == worker.worker_id
+
+
+async def test_event_sinks_may_be_listeners_for_some_kinds_only(install, work, monkeypatch):
+    told, made = [], []
+    listener = Listener(kinds=frozenset({"worker.started", "task.succeeded"}), sink=lambda event: told.append(event.kind))
+    install(tell=plugin(chicory_event_sinks=lambda app: [listener]))
+    monkeypatch.setattr("chicory.client.tell", lambda sinks, event: made.append(event))
+    app = Chicory(broker="memory")
+
+    @app.task(name="one")
+    async def one() -> int:
+        return 1
+
+    async with work(app):
+        await (await one.delay())
+
+    assert told == ["worker.started", "task.succeeded"]
+    assert made == []
+
+
 async def test_event_sinks_that_raise_do_not_touch_a_call_that_was_published(install, store):
     def broken(event):
         raise RuntimeError("no room in the log")
@@ -297,6 +333,23 @@ async def test_event_sinks_that_raise_do_not_touch_a_call_that_was_published(ins
         await one.delay()
 
         assert (await app.broker.stats()).ready == 1
+
+
+def test_log_facts_are_added_to_each_event(install, capsys):
+    def broken():
+        raise LookupError("no trace")
+
+    install(facts=plugin(chicory_log_facts=lambda app: [lambda: {"trace_id": "4bf9", "event": "never"}, broken]))
+    sources = Chicory(broker="memory").offered("chicory_log_facts")
+    before = list(logs._facts)
+    try:
+        logs.learn_facts(sources)
+        logs.learn_facts(sources)
+        event = logs.add_facts(None, "info", {"event": "task_ended"})
+    finally:
+        logs._facts[:] = before
+
+    assert event == {"event": "task_ended", "trace_id": "4bf9", "facts_missing": "LookupError"}
 
 
 async def test_doctor_checks_return_findings(install):
@@ -426,6 +479,79 @@ async def test_execute_middleware_may_answer_for_the_task(install, work):
     async with work(app):
         assert await (await one.delay()) == 99
     assert ran == []
+
+
+async def test_settle_observers_are_told_of_each_try_and_harm_nothing(install, work, monkeypatch):
+    told = []
+
+    def broken(batch):
+        raise RuntimeError("no room")
+
+    install(look=plugin(chicory_settle_observers=lambda app: [broken, told.append]))
+    app = Chicory(broker="memory", backend=MemoryBackend(SYSTEM_CLOCK))  # a store of its own: the broker settles
+    settle, failures = MemoryBroker.settle, [BrokerConnectionError("memory://", "gone")]
+
+    async def settle_later(self, settlements):
+        if failures:
+            raise failures.pop()
+        return await settle(self, settlements)
+
+    monkeypatch.setattr(MemoryBroker, "settle", settle_later)
+
+    @app.task
+    async def one() -> int:
+        return 1
+
+    async with work(app):
+        sent = await one.delay()
+        assert await sent.get(timeout=20) == 1
+
+    failed, settled = [batch for batch in told if any(s.ends for s in batch.settlements)]
+    assert (type(failed.error), failed.answers) == (BrokerConnectionError, ())
+    assert (settled.error, list(settled.answers)) == (None, ["done"])
+    assert [s.delivery.envelope.id for s in settled.settlements] == [sent.task_id]
+    assert settled.seconds >= 0
+
+
+CARRYING = """
+import contextlib, contextvars
+from chicory import Chicory
+from chicory.plugin import ChildContext, hookimpl
+
+word = contextvars.ContextVar("word", default="nothing")
+
+@contextlib.contextmanager
+def enter(carried):
+    token = word.set(carried["word"])
+    yield
+    word.reset(token)
+
+@hookimpl
+def chicory_child_contexts():
+    return [ChildContext(name="word", pack=lambda: {"word": "from the worker"}, enter=enter)]
+
+app = Chicory(broker="memory://", backend="memory://")
+
+@app.task(execution="process")
+def said() -> str:
+    return word.get()
+"""
+
+
+async def test_child_contexts_go_with_a_task_into_its_process(tmp_path, monkeypatch, work):
+    (tmp_path / "carrying.py").write_text(CARRYING)
+    info = tmp_path / "carrying-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: carrying\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[chicory.plugins]\ncarrying = carrying\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import carrying
+
+    try:
+        async with work(carrying.app):
+            assert await (await carrying.said.delay()).get(timeout=50) == "from the worker"
+    finally:
+        del sys.modules["carrying"]
 
 
 # --- command line ------------------------------------------------------------------------------------

@@ -21,11 +21,14 @@ DESIGNED = {
     "chicory_configure": ["app"],
     "chicory_task_options": [],
     "chicory_task_registered": ["app", "task"],
-    "chicory_lifespan": ["app", "role"],
+    "chicory_lifespan": ["app", "role", "worker"],
     "chicory_event_sinks": ["app"],
+    "chicory_log_facts": ["app"],
     "chicory_doctor": ["app"],
     "chicory_publish_middleware": ["app"],
     "chicory_execute_middleware": ["app"],
+    "chicory_settle_observers": ["app"],
+    "chicory_child_contexts": ["app"],
     "chicory_cli": ["cli"],
 }
 
@@ -65,5 +68,5 @@ def test_what_plugins_mark_is_a_hook_of_chicory():
     manager.register(Plugin())
 
     manager.check_pending()
-    assert manager.hook.chicory_lifespan(app=None, role="worker") == ["as worker"]
+    assert manager.hook.chicory_lifespan(app=None, role="worker", worker=None) == ["as worker"]
     assert (hookimpl.project_name, hookspec.project_name) == ("chicory", "chicory")

@@ -25,7 +25,7 @@ from chicory.errors import (
     ConfigurationError,
     PluginNotFoundError,
 )
-from chicory.events import tell
+from chicory.events import listening, tell
 from chicory.facade import AppBackend, AppBroker
 from chicory.launch import current_launch
 from chicory.message import DEFAULT_QUEUE, DeliveryMode, ValidationMode
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from chicory.broker import Broker
     from chicory.context import TaskContext
     from chicory.message import BackendType, BrokerType, Event, TaskMessage
-    from chicory.offers import EventSink
+    from chicory.offers import EventSink, Listener, WorkerView
     from chicory.retry import RetryPolicy
     from chicory.serializer import Serializer
 
@@ -270,10 +270,10 @@ class Chicory:
         self._clients = {loop: client for loop, client in self._clients.items() if not loop.is_closed()}
 
     @asynccontextmanager
-    async def lifespan(self, role: str) -> AsyncIterator[None]:
+    async def lifespan(self, role: str, worker: WorkerView | None = None) -> AsyncIterator[None]:
         """What plugins wrap around the life of a client or worker, entered in order of their names."""
         async with AsyncExitStack() as stack:
-            for _, manager in self.plugins.collect("chicory_lifespan", app=self, role=role):
+            for _, manager in self.plugins.collect("chicory_lifespan", app=self, role=role, worker=worker):
                 await stack.enter_async_context(manager)
             yield
 
@@ -349,13 +349,17 @@ class Chicory:
             self._components[protocol] = spec.build(self)
         return cast("T", self._components[protocol])
 
-    def event_sinks(self) -> tuple[EventSink, ...]:
-        """What plugins want to be told, as callables."""
-        return tuple(sink for _, sinks in self.plugins.collect("chicory_event_sinks", app=self) for sink in sinks)
+    def event_sinks(self) -> tuple[EventSink | Listener, ...]:
+        """Whom plugins want to be told of events."""
+        return self.offered("chicory_event_sinks")
+
+    def offered(self, hook: str) -> tuple[Any, ...]:
+        """What all plugins return from a *hook* that takes the app, as one."""
+        return tuple(offer for _, offers in self.plugins.collect(hook, app=self) for offer in offers)
 
     def tell(self, event: Event) -> None:
         """Give *event* to every event sink of the plugins; one that raises is logged."""
-        tell(self._outgoing.sinks, event)
+        tell(self._sinks, event)
 
     # --- construction --------------------------------------------------------------------------
 
@@ -377,10 +381,10 @@ class Chicory:
         return built, built[self.config.serializer]
 
     def _compose_outgoing(self) -> Outgoing:
-        collected = self.plugins.collect("chicory_publish_middleware", app=self)
+        self._sinks = self.event_sinks()
         return Outgoing(
-            layers=tuple(in_order(layer for _, layers in collected for layer in layers)),
-            sinks=self.event_sinks(),
+            layers=tuple(in_order(self.offered("chicory_publish_middleware"))),
+            sinks=listening(self._sinks, "task.published"),
             clock=self.clock,
             max_bytes=self.config.max_message_bytes,
             rewrite=self.arguments_of,

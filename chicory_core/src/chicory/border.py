@@ -68,6 +68,8 @@ class Run(Struct, frozen=True, kw_only=True, tag=True):
     started_at: datetime | None
     deadline: datetime | None
     keeps_results: bool
+    carried: dict[str, dict[str, str]] = field(default_factory=dict)
+    """What contexts of plugins say, by their names (see ``ChildContext``)."""
 
 
 @final

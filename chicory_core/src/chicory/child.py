@@ -29,7 +29,7 @@ from chicory.errors import EncodingError, FinalError, RetryError, TaskDefinition
 from chicory.home import Home
 from chicory.invocation import decoded, encoded, max_retries_of
 from chicory.launch import launching
-from chicory.logs import configure_logs, get_logger
+from chicory.logs import configure_logs, get_logger, learn_facts
 from chicory.loop_thread import LoopThread
 from chicory.middleware import Attempt, current_attempt
 from chicory.task import Task
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from chicory.border import Answer, Order
+    from chicory.offers import ChildContext
 
 __all__ = ["Child", "main"]
 
@@ -63,6 +64,7 @@ class Child:
         self._tasks: dict[str, Task[..., Any]] = {}
         self._homes: dict[str, Home] = {}
         self._lives: dict[Chicory, _Life] = {}
+        self._contexts: dict[Chicory, tuple[ChildContext, ...]] = {}
         self._log = get_logger("child")
 
     def work(self) -> None:
@@ -126,6 +128,8 @@ class Child:
             app: Chicory = task.app
             if app not in self._lives:
                 self._lives[app] = _Life(app)
+                self._contexts[app] = app.offered("chicory_child_contexts")
+                learn_facts(app.offered("chicory_log_facts"))
         except BaseException as error:  # noqa: BLE001 - the edge of user code: a module may raise anything, SystemExit too
             return _raised(error, home)
         self._tasks[home.task], self._homes[home.task] = task, home
@@ -151,11 +155,18 @@ class Child:
     def _run(self, order: Run) -> Answer:
         task, home = self._tasks[order.task], self._homes[order.task]
         try:
-            return contextvars.copy_context().run(self._call, task, order)
+            return contextvars.copy_context().run(self._call_in_contexts, task, order)
         except BaseException as error:  # noqa: BLE001 - the edge of user code: all of it is the task's failure
             if isinstance(error, MemoryError):
                 traceback.clear_frames(error.__traceback__)  # they hold what there was no room for
             return _raised(error, home)
+
+    def _call_in_contexts(self, task: Task[..., Any], order: Run) -> Returned:
+        with ExitStack() as stack:
+            for context in self._contexts[task.app]:
+                if context.name in order.carried:
+                    stack.enter_context(context.enter(order.carried[context.name]))
+            return self._call(task, order)
 
     def _call(self, task: Task[..., Any], order: Run) -> Returned:
         app: Chicory = task.app

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from chicory.clock import Clock
     from chicory.codec import Arguments
     from chicory.message import Envelope, TaskMessage
-    from chicory.offers import EventSink
+    from chicory.offers import EventSink, Listener
     from chicory.task import Call
 
 __all__ = ["Client", "Connection", "Outgoing"]
@@ -64,7 +64,8 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     """What the way out needs to know of the app: made once."""
 
     layers: tuple[PublishMiddleware, ...]
-    sinks: tuple[EventSink, ...]
+    sinks: tuple[EventSink | Listener, ...]
+    """Those that want to hear of what is published."""
     clock: Clock
     max_bytes: int
     rewrite: Callable[[TaskMessage], Arguments]

@@ -40,11 +40,12 @@ from chicory.middleware import (
 from chicory.suspects import deliveries_so_far
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Coroutine, Mapping
+    from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 
     from chicory.config import WorkerConfig
     from chicory.home import Home
     from chicory.message import Delivery
+    from chicory.offers import ChildContext
     from chicory.processes import ChildProcess, ProcessPool
     from chicory.serializer import Serializer
     from chicory.task import Task, TaskRegistry
@@ -106,6 +107,7 @@ class Execution:
         threads: ThreadPool,
         processes: ProcessPool,
         notes: Notes,
+        child_contexts: Sequence[ChildContext] = (),
     ) -> None:
         self._app = app
         self._tasks = tasks
@@ -119,6 +121,7 @@ class Execution:
         self._threads = threads
         self._processes = processes
         self._notes = notes
+        self._child_contexts = child_contexts
         self._log = get_logger("execution", worker_id=worker_id)
 
     def layers(self) -> list[ExecuteMiddleware]:
@@ -303,6 +306,7 @@ class Execution:
             started_at=attempt.started_at,
             deadline=self._deadline(task),
             keeps_results=self._keeps_results,
+            carried={context.name: context.pack() for context in self._child_contexts},
         )
         timeout = task.options_of_task.timeout
         try:

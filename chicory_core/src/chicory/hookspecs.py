@@ -23,12 +23,17 @@ if TYPE_CHECKING:
         App,
         BackendSpec,
         BrokerSpec,
+        ChildContext,
         ComponentSpec,
         DoctorCheck,
         EventSink,
         Lifespan,
+        Listener,
+        LogFacts,
         OptionSpec,
         SerializerSpec,
+        SettleObserver,
+        WorkerView,
     )
     from chicory.settings import PluginSettings
     from chicory.task import Task
@@ -93,8 +98,10 @@ def chicory_task_registered(app: App, task: Task[..., Any]) -> None:
 
 
 @hookspec
-def chicory_lifespan(app: App, role: str) -> Lifespan | None:
+def chicory_lifespan(app: App, role: str, worker: WorkerView | None) -> Lifespan | None:
     """An async context manager around the life of a ``client`` (connected app), a ``worker``, or a ``child``.
+
+    *worker* is the worker itself in that role, else None.
 
     Entered in order of plugin names after the broker is open, left in reverse before it is closed. A child is a process of a
     worker that runs tasks with ``execution="process"``: it opens no broker, and a child that is killed leaves nothing.
@@ -102,8 +109,13 @@ def chicory_lifespan(app: App, role: str) -> Lifespan | None:
 
 
 @hookspec
-def chicory_event_sinks(app: App) -> Iterable[EventSink]:
-    """Callables that get every event of this process; no sink, no cost."""
+def chicory_event_sinks(app: App) -> Iterable[EventSink | Listener]:
+    """Callables that get every event of this process, or listeners for some kinds; no sink, no cost."""
+
+
+@hookspec
+def chicory_log_facts(app: App) -> Iterable[LogFacts]:
+    """Callables whose facts are added to each log event of a worker that the command line has started, and of its children."""
 
 
 @hookspec
@@ -122,6 +134,16 @@ def chicory_publish_middleware(app: App) -> Iterable[PublishMiddleware]:
 @hookspec
 def chicory_execute_middleware(app: App) -> Iterable[ExecuteMiddleware]:
     """Layers around execution; composed once per worker."""
+
+
+@hookspec
+def chicory_settle_observers(app: App) -> Iterable[SettleObserver]:
+    """Callables that are told of each try of a worker to settle a batch; they only look."""
+
+
+@hookspec
+def chicory_child_contexts(app: App) -> Iterable[ChildContext]:
+    """Contexts that go with a task into its child process. Asked for in the worker, and in the child."""
 
 
 # --- command line ------------------------------------------------------------------------------

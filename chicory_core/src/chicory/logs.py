@@ -11,9 +11,11 @@ import structlog
 from chicory.middleware import current_attempt
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterable, MutableMapping
 
-__all__ = ["add_attempt", "configure_logs", "get_logger"]
+    from chicory.offers import LogFacts
+
+__all__ = ["add_attempt", "add_facts", "configure_logs", "get_logger", "learn_facts"]
 
 ROOT = "chicory"
 
@@ -29,9 +31,31 @@ def add_attempt(_logger: object, _method: str, event: MutableMapping[str, Any]) 
     return event
 
 
+_facts: list[LogFacts] = []
+
+
+def learn_facts(sources: Iterable[LogFacts]) -> None:
+    """From now on ask these too, for each event that is written in this process."""
+    _facts.extend(source for source in sources if source not in _facts)
+
+
+def add_facts(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: adds what the sources that were learnt say of the code that logs."""
+    for source in _facts:
+        try:
+            found = source()
+        except Exception as error:  # noqa: BLE001 - the edge of a plugin's code: an event is not lost for what it cannot say
+            event.setdefault("facts_missing", type(error).__qualname__)
+            continue
+        for name, value in found.items():
+            event.setdefault(name, value)
+    return event
+
+
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     add_attempt,
+    add_facts,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -76,7 +76,8 @@ class Attempt(Struct, kw_only=True, weakref=True):
     ``problem`` says why ``message`` or ``task`` is None: the document could not be read, or the task is unknown here.
     ``args`` and ``kwargs`` are empty until the decode stage. ``settled`` is true once an at-most-once task was given up to its
     one run. ``ended`` is what a former delivery came to, whose worker died when it had stored that and not yet sent the
-    message to its dead letter queue: it does not run again. ``config`` are the settings of the worker.
+    message to its dead letter queue: it does not run again. ``config`` are the settings of the worker. ``stopped_for`` says
+    why the worker cancels it, if it does: ``shutdown`` or ``lease_lost``.
     """
 
     delivery: Delivery
@@ -92,6 +93,7 @@ class Attempt(Struct, kw_only=True, weakref=True):
     settled: bool = False
     ended: Outcome | None = None
     config: WorkerConfig | None = None
+    stopped_for: str | None = None
 
     @property
     def task_name(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
 
@@ -14,27 +14,34 @@ from chicory.broker import Broker
 from chicory.clock import Clock
 from chicory.config import ChicoryConfig
 from chicory.errors import TaskDefinitionError, nearest
-from chicory.message import Event
+from chicory.message import Event, Settled, Settlement, WorkerStats
 from chicory.serializer import Serializer
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection
 
+    from chicory.config import WorkerConfig
     from chicory.task import Task
 
 __all__ = [
     "App",
     "BackendSpec",
     "BrokerSpec",
+    "ChildContext",
     "ComponentSpec",
     "DoctorCheck",
     "EventSink",
     "Finding",
     "FindingLevel",
     "Lifespan",
+    "Listener",
+    "LogFacts",
     "OptionSpec",
     "Place",
     "SerializerSpec",
+    "SettleObserver",
+    "SettledBatch",
+    "WorkerView",
     "plugin_options",
 ]
 
@@ -43,6 +50,8 @@ T = TypeVar("T")
 EventSink = Callable[[Event], None]
 """Called on the event loop for each change of state; must be quick, and must not raise."""
 Lifespan = AbstractAsyncContextManager[object]
+LogFacts = Callable[[], Mapping[str, object]]
+"""What a log event is to say of the code that logs it; called there, for each event that is written."""
 
 
 class App(Protocol):
@@ -74,6 +83,57 @@ class App(Protocol):
     def tell(self, event: Event) -> None:
         """Give *event* to every event sink; one that raises is logged."""
         ...
+
+
+class WorkerView(Protocol):
+    """What the lifespan of a worker sees of it."""
+
+    @property
+    def worker_id(self) -> str: ...
+    @property
+    def config(self) -> WorkerConfig: ...
+    def get_stats(self) -> WorkerStats:
+        """What it does right now, without I/O; from any thread."""
+        ...
+
+
+@final
+class Listener(Struct, frozen=True, kw_only=True):
+    """A sink for events of some *kinds*: where nobody else wants them, the others are not even made."""
+
+    kinds: frozenset[str]
+    sink: EventSink
+
+
+@final
+class SettledBatch(Struct, frozen=True, kw_only=True):
+    """One try of a worker to settle: what was sent, and within how many *seconds* it was answered, or failed with *error*.
+
+    ``answers`` stand in the order of ``settlements``, and are empty after an error: the same ones are sent again then. Both are
+    empty where only a result could not be stored.
+    """
+
+    settlements: Sequence[Settlement] = ()
+    answers: Sequence[Settled] = ()
+    seconds: float
+    error: Exception | None = None
+
+
+SettleObserver = Callable[[SettledBatch], None]
+"""Called on the event loop after each try to settle; must be quick, and one that raises is logged."""
+
+
+@final
+class ChildContext(Struct, frozen=True, kw_only=True):
+    """A context that goes with a task into its child process, under its *name*.
+
+    ``pack`` is called in the worker, where the task would run, and says what is to cross. ``enter`` is called with that in the
+    child, and what it returns is entered around the call. An exception in either is the attempt's error.
+    """
+
+    name: str
+    pack: Callable[[], dict[str, str]]
+    enter: Callable[[Mapping[str, str]], AbstractContextManager[object]]
 
 
 @final

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, final
 
 from chicory.batch import Batcher
@@ -10,6 +11,7 @@ from chicory.errors import BackendError, BrokerError
 from chicory.faultpoints import FaultPoint, reach
 from chicory.logs import get_logger
 from chicory.message import Settled, Settlement
+from chicory.offers import SettledBatch
 from chicory.verdict import started_record
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from chicory.lease import LeaseKeeper
     from chicory.message import Delivery, ResultRecord
     from chicory.middleware import Attempt
+    from chicory.offers import SettleObserver
 
 __all__ = ["Outbox"]
 
@@ -31,7 +34,8 @@ class Outbox:
     """Sends settlements until the store has answered them, or until their lease is lost.
 
     A store that is down costs no work: finished tasks wait here under leases that go on being renewed. *on_lost* is called
-    for each delivery that turned out not to be ours any more, *on_room* whenever settlements were answered.
+    for each delivery that turned out not to be ours any more, *on_room* whenever settlements were answered, and *observers*
+    after each try.
     """
 
     def __init__(
@@ -43,6 +47,7 @@ class Outbox:
         *,
         on_lost: Callable[[Delivery], object],
         on_room: Callable[[], object],
+        observers: Sequence[SettleObserver] = (),
     ) -> None:
         self._joined = joined
         self._backend = backend
@@ -50,6 +55,7 @@ class Outbox:
         self._backoff = backoff
         self._on_lost = on_lost
         self._on_room = on_room
+        self._observers = observers
         self._notes: dict[str, Attempt] = {}
         self._note_check: asyncio.Handle | None = None
         self._settlements: Batcher[Settlement, Settled] = Batcher(self._flush, limit=_BATCH)
@@ -128,12 +134,15 @@ class Outbox:
             if not batch:
                 break
             reach(FaultPoint.BEFORE_SETTLE)
+            began = time.perf_counter()
             try:
                 replies = await self._send(batch)
             except (BrokerError, BackendError) as error:
+                self._tell(batch, (), began, error)
                 await self._wait_out(error)
                 continue
             reach(FaultPoint.AFTER_SETTLE)
+            self._tell(batch, replies, began)
             self._reached()
             answers = {s.delivery.receipt: reply for s, reply in zip(batch, replies, strict=True)}
             for lost in (s for s, reply in zip(batch, replies, strict=True) if reply is Settled.LOST):
@@ -162,13 +171,28 @@ class Outbox:
         assert self._backend is not None, "records are only added where there is a backend"  # noqa: S101
         while True:
             reach(FaultPoint.BEFORE_RECORD)
+            began = time.perf_counter()
             try:
                 kept = await self._backend.store(records)
             except BackendError as error:
+                self._tell((), (), began, error)
                 await self._wait_out(error)
             else:
                 self._reached()
                 return kept
+
+    def _tell(
+        self, settlements: Sequence[Settlement], answers: Sequence[Settled], began: float, error: Exception | None = None
+    ) -> None:
+        if not self._observers:
+            return
+        seconds = time.perf_counter() - began
+        batch = SettledBatch(settlements=settlements, answers=answers, seconds=seconds, error=error)
+        for observer in self._observers:
+            try:
+                observer(batch)
+            except Exception as failure:  # noqa: BLE001 - the edge of a plugin's code: whoever only looks stops no settling
+                self._log.exception("settle_observer_failed", exc_info=failure)
 
     async def _wait_out(self, error: Exception) -> None:
         if not self.is_blocked:

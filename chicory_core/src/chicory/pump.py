@@ -89,7 +89,7 @@ class Watch(Protocol):
 
     def task_started(self, attempt: Attempt) -> None: ...
     def task_ended(self, attempt: Attempt, outcome: Outcome) -> None: ...
-    def lease_lost(self, message_id: str) -> None: ...
+    def lease_lost(self, delivery: Delivery) -> None: ...
     def broker_lost(self, error: Exception) -> None: ...
     def broker_found(self) -> None: ...
 
@@ -194,11 +194,13 @@ class Pump:
         if delivery in self._waiting:
             self._waiting.remove(delivery)
             self._buried.pop(delivery.receipt, None)
-        self._watch.lease_lost(delivery.envelope.id)
+        self._watch.lease_lost(delivery)
 
     def _cancel(self, running: _Running, reason: str) -> None:
         if running.reason is None:
             running.reason = reason
+            if running.attempt is not None:
+                running.attempt.stopped_for = reason
             running.runner.cancel()
 
     # --- receiving ---------------------------------------------------------------------------------
@@ -308,7 +310,7 @@ class Pump:
             if not self._leases.is_ours(delivery.receipt):  # this process stood still: somebody else may run it already
                 self._leases.release(delivery.receipt)
                 self._buried.pop(delivery.receipt, None)
-                self._watch.lease_lost(delivery.envelope.id)
+                self._watch.lease_lost(delivery)
                 continue
             # Not in a TaskGroup: its bookkeeping costs an eighth of a small task; `_run_one` lets nothing escape.
             self._running[delivery.receipt] = _Running(self._loop.create_task(self._run_one(delivery)))
@@ -350,7 +352,7 @@ class Pump:
 
     def _settle(self, attempt: Attempt, outcome: Outcome) -> None:
         if isinstance(outcome.error, LeaseLost):
-            self._watch.lease_lost(attempt.delivery.envelope.id)
+            self._watch.lease_lost(attempt.delivery)
             return
         now = self._clock.now()
         self._watch.task_ended(attempt, outcome)
@@ -379,7 +381,7 @@ class Pump:
         attempt, reason = running.attempt, running.reason
         if reason == "lease_lost":
             self._leases.release(delivery.receipt)
-            self._watch.lease_lost(delivery.envelope.id)
+            self._watch.lease_lost(delivery)
         elif attempt is not None and attempt.settled and (reason or running.runner.cancelling()):
             # It ran at most once, and was stopped: it must not start again, and nobody else can say how it ended.
             self._settle(attempt, failed(WorkerLost(attempt.worker_id), final=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, final
 
-from chicory.events import tell
+from chicory.events import listening, tell
 from chicory.logs import get_logger
 from chicory.message import Event, TaskState
 from chicory.middleware import Attempt, Decision, Outcome
@@ -14,19 +14,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from chicory.clock import Clock
-    from chicory.offers import EventSink
+    from chicory.message import Delivery
+    from chicory.offers import EventSink, Listener
 
 __all__ = ["Tally"]
 
 _EVENTS = {Decision.RETRY: "task.retried", Decision.DEFER: "task.deferred"}
+_ENDS = ("task.succeeded", "task.failed", "task.dead_lettered", *_EVENTS.values())
 
 
 @final
 class Tally:
     """The pump's `Watch`: counts for the heartbeat, logs by event, and events for the sinks of plugins."""
 
-    def __init__(self, worker_id: str, clock: Clock, sinks: Sequence[EventSink]) -> None:
+    def __init__(self, worker_id: str, clock: Clock, sinks: Sequence[EventSink | Listener]) -> None:
         self._worker_id, self._clock, self._sinks = worker_id, clock, tuple(sinks)
+        self._tells_starts, self._tells_ends = bool(listening(sinks, "task.started")), bool(listening(sinks, *_ENDS))
         self._log = get_logger("worker", worker_id=worker_id)
         self._debug = self._log.isEnabledFor(10)  # asked once: two log lines cost as much as a small task
         self.is_connected = True
@@ -37,7 +40,7 @@ class Tally:
     def task_started(self, attempt: Attempt) -> None:
         if self._debug:
             self._log.debug("task_started", task=attempt.task_name, task_id=attempt.delivery.envelope.id)
-        if self._sinks:
+        if self._tells_starts:
             self._tell("task.started", attempt)
 
     def task_ended(self, attempt: Attempt, outcome: Outcome) -> None:
@@ -49,15 +52,18 @@ class Tally:
             self._log_error(attempt, outcome, outcome.error)
         elif self._debug:
             self._log.debug("task_succeeded", task=attempt.task_name, task_id=attempt.delivery.envelope.id)
-        if self._sinks:
+        if self._tells_ends:
             ended = "task.failed" if outcome.has_failed else "task.succeeded"
             self._tell(_EVENTS.get(outcome.decision, ended), attempt, outcome)
             if outcome.state is TaskState.DEAD_LETTERED:
                 self._tell("task.dead_lettered", attempt, outcome)
 
-    def lease_lost(self, message_id: str) -> None:
-        self._log.warning("lease_lost", task_id=message_id)
-        self.tell(Event(kind="task.lease_lost", at=self._clock.now(), worker_id=self._worker_id, task_id=message_id))
+    def lease_lost(self, delivery: Delivery) -> None:
+        task_id, now = delivery.envelope.id, self._clock.now()
+        self._log.warning("lease_lost", task_id=task_id)
+        self.tell(
+            Event(kind="task.lease_lost", at=now, worker_id=self._worker_id, task_id=task_id, queue=delivery.envelope.queue)
+        )
 
     def broker_lost(self, error: Exception) -> None:
         self.is_connected = False

@@ -207,7 +207,7 @@ class Worker:
             stack.callback(guard.stop)
             guard.start(asyncio.get_running_loop())
             connection = await stack.enter_async_context(self._app.connection())
-            await stack.enter_async_context(self._app.lifespan("worker"))
+            await stack.enter_async_context(self._app.lifespan("worker", self))
             threads = ThreadPool(self.config.threads or self.config.concurrency)
             stack.callback(threads.close)
             processes = await stack.enter_async_context(process_pool(self.config, self._app.launch, self.worker_id))
@@ -219,6 +219,7 @@ class Worker:
                 Backoff(self._clock, self._rng),
                 on_lost=self._lose,
                 on_room=self._make_room,
+                observers=self._app.offered("chicory_settle_observers"),
             )
             stack.callback(outbox.abort)
             self._pump = pump = self._build_pump(connection, outbox, leases, threads, processes)
@@ -263,6 +264,7 @@ class Worker:
             threads=threads,
             processes=processes,
             notes=outbox,
+            child_contexts=app.offered("chicory_child_contexts"),
         )
         return Pump(
             broker=connection.broker,
@@ -392,7 +394,7 @@ class Worker:
 
 def offered_layers(app: Chicory) -> list[ExecuteMiddleware]:
     """The layers around execution that the app's plugins offer."""
-    return [layer for _, layers in app.plugins.collect("chicory_execute_middleware", app=app) for layer in layers]
+    return list(app.offered("chicory_execute_middleware"))
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

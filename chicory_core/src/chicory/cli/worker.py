@@ -58,7 +58,7 @@ def command(
         plugins=options["plugins"], broker=options["broker"], backend=options["backend"], worker=_settings(options)
     )
     from chicory.config import WorkerConfig
-    from chicory.logs import configure_logs
+    from chicory.logs import configure_logs, learn_facts
     from chicory.worker import Worker
 
     early = WorkerConfig().override(launch.worker)  # what loading the app has to say is to be seen too
@@ -66,6 +66,7 @@ def command(
     loaded = load_app(app, launch)
     config = loaded.config.worker.override(launch.worker)
     configure_logs(config.log_level, config.log_format)
+    learn_facts(loaded.offered("chicory_log_facts"))
     worker = Worker(loaded, config)
     _run(_work(loaded, worker, lifeline))
 

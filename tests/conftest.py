@@ -4,10 +4,15 @@ import os
 from contextlib import asynccontextmanager
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from chicory import Chicory, Worker, WorkerConfig
 from chicory.memory import MemoryBackend, MemoryBroker, MemoryStore
 from chicory.testing import FakeClock
+
+# How fast the machine is, is not what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

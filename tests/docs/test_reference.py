@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from msgspec import NODEFAULT
@@ -76,8 +77,17 @@ def test_every_hook_says_when_where_what_it_returns_and_what_an_exception_does(n
     assert [answer for answer in ANSWERS if section.count(f"\n{answer}") != 1] == []
 
 
-def test_there_is_no_heading_for_a_hook_that_is_none():
-    assert {heading.strip("`") for heading in page_of("hooks").headings if heading.startswith("`")} == set(HOOKS)
+def test_the_sections_of_hooks_are_those_of_the_code_in_its_order():
+    assert [heading.strip("`") for heading in page_of("hooks").headings if heading.startswith("`")] == HOOKS
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_the_answers_about_a_hook_are_sentences(name):
+    section = section_of(page_of("hooks"), f"`{name}`")
+    answers = [line for line in section.splitlines() if line.startswith(ANSWERS)]
+
+    assert [line.partition(":")[0] for line in answers] == [answer.partition(":")[0] for answer in ANSWERS]
+    assert [line for line in answers if not line.endswith((".", ":")) or len(line.partition(": ")[2]) < 8] == []
 
 
 def test_every_kind_of_event_is_listed():
@@ -242,11 +252,21 @@ def as_words(text: str) -> list[str]:
     return text.lower().split()
 
 
-@pytest.mark.parametrize("command", _COMMANDS)
+def with_inner_commands(name: str) -> list[str]:
+    """The command, and those of the group that it may be."""
+    command = cli.get_command(click.Context(cli), name)
+    return [name, *(f"{name} {inner}" for inner in getattr(command, "commands", ()))]
+
+
+COMMANDS = [words for name in _COMMANDS for words in with_inner_commands(name)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_is_the_one_that_is_shown(command):
     (block,) = page_of("cli").under(f"chicory {command}")
 
-    assert as_words(block.text) == as_words(help_of(command)), f"put this in its place:\n{help_of(command)}"
+    shown = help_of(*command.split())
+    assert as_words(block.text) == as_words(shown), f"put this in its place:\n{shown}"
 
 
 def test_the_help_of_all_commands_is_the_one_that_is_shown():
@@ -258,7 +278,7 @@ def test_the_help_of_all_commands_is_the_one_that_is_shown():
 def test_there_is_no_heading_for_a_command_that_is_none():
     headings = [heading for heading in page_of("cli").headings if heading.startswith("chicory ")]
 
-    assert headings == [f"chicory {command}" for command in _COMMANDS]
+    assert headings == [f"chicory {command}" for command in COMMANDS]
 
 
 # --- guarantees ------------------------------------------------------------------------------------

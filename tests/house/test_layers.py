@@ -37,7 +37,7 @@ ROWS = [
     ["doctor"],
     ["signals"],
     ["worker", "supervisor", "child"],
-    ["demo"],
+    ["demo", "scaffold"],
     ["cli"],
     ["__main__"],
     ["testing"],

@@ -19,6 +19,7 @@ _COMMANDS = {
     "workers": "who lives, and what they do",
     "cleanup": "forget workers that are gone",
     "plugins": "what is installed, and what it offers",
+    "plugin": "write a plugin of your own",
     "doctor": "what will go wrong, and how to mend it",
     "queues": "what waits where",
     "send": "call a task by name",

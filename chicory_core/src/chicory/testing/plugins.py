@@ -80,14 +80,20 @@ class PluginSuite:
         assert (self.folder / "py.typed").exists()
 
     def test_every_setting_is_documented(self) -> None:
-        package = self.folder.parent.parent if self.folder.parent.name == "src" else self.folder
-        readme = package / "README.md"
-        if self.settings and not readme.exists():
-            pytest.fail(f"{package} has no README.md to document its settings in")
-        text = readme.read_text(encoding="utf-8") if self.settings else ""
+        text = self._readme() if self.settings else ""
         for model in self.settings:
             for field in model.model_fields:
-                assert f"`{field}`" in text, f"{model.__name__}.{field} is not in {readme}"
+                assert f"`{field}`" in text, f"{model.__name__}.{field} is not in the README.md of {self.folder.name}"
+
+    def _readme(self) -> str:
+        """Beside the source; or, of a package that is not installed as editable, the description of its distribution."""
+        folder = self.folder.parent.parent if self.folder.parent.name == "src" else self.folder
+        if (readme := folder / "README.md").exists():
+            return readme.read_text(encoding="utf-8")
+        description = self.entry.dist.metadata.json.get("description") if self.entry.dist is not None else None
+        if not description:
+            pytest.fail(f"{folder} has no README.md to document its settings in, and its distribution no description")
+        return str(description)
 
     def test_settings_have_a_prefix_of_their_own(self) -> None:
         for model in self.settings:

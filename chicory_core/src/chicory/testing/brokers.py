@@ -12,9 +12,10 @@ import pytest_asyncio
 
 from chicory.broker import Broker, QueueBrowser
 from chicory.clock import Clock
-from chicory.codec import revise
+from chicory.codec import Arguments, encode, revise
 from chicory.errors import PayloadTooLargeError
-from chicory.message import Delivery, Settled, Settlement
+from chicory.message import Delivery, Settled, Settlement, TaskMessage
+from chicory.serializer import JSON
 from chicory.testing.builders import an_envelope, receive_one
 from chicory.testing.clock import eventually
 from chicory.testing.stores import PassTime, StoreSuite
@@ -29,6 +30,9 @@ ODD_BODIES = {
     "nul": b"a\0b",
     "text": '{"ü": "🌶"}'.encode(),
     "broken": b'{"chicory": ',
+    "headers": encode(
+        TaskMessage(name="tasks.noop", headers={"a": "1", "b": "2"}), Arguments(content_type=JSON, data=b'{"args":[]}')
+    ).body,
 }
 
 

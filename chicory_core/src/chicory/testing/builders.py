@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from chicory.codec import Arguments, encode
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from chicory.broker import Broker
 
 __all__ = ["a_delivery", "a_record", "a_settlement", "an_envelope", "receive_one"]
+
+_PATIENCE = 10.0
 
 
 def an_envelope(**fields: Any) -> Envelope:
@@ -42,7 +45,14 @@ def a_settlement(delivery: Delivery, **fields: Any) -> Settlement:
 
 
 async def receive_one(broker: Broker, queue: str = "default", wait: float = 0.0) -> Delivery:
-    """The next delivery of *queue*; an assertion if there is none."""
-    deliveries = await broker.receive([queue], 1, wait)
+    """The next delivery of *queue*; an assertion if there is none.
+
+    Of real time it gets *wait* and ten seconds: under a clock that stands still, *wait* alone would never be over.
+    """
+    try:
+        async with asyncio.timeout(wait + _PATIENCE):
+            deliveries = await broker.receive([queue], 1, wait)
+    except TimeoutError:
+        raise AssertionError(f"expected one delivery from {queue!r}, and none came") from None
     assert len(deliveries) == 1, f"expected one delivery from {queue!r}, got {len(deliveries)}"
     return deliveries[0]

@@ -48,6 +48,7 @@ class Session:
         path = os.pathsep.join([str(Path(sys.executable).parent), clean.get("PATH", "")])
         self.environment = {**clean, "PATH": path, "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80", "LANG": "C.UTF-8"}
         self.environment["TMPDIR"] = str(folder)  # where workers say how they are
+        self.namespace["_environment"] = self.environment  # for what is run and not shown
 
     def run(self) -> None:
         """Run every block that can be run; what a block prints is compared with the ``text`` block that follows it."""

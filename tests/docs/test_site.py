@@ -18,7 +18,7 @@ from chicory import errors
 from .pages import DOCS, ROOT, all_pages
 
 CONFIG = ROOT / "mkdocs.yml"
-PARTS = ["index.md", "tutorial.md", "How-to", "Reference", "Explanation"]
+PARTS = ["index.md", "tutorial.md", "write-a-plugin.md", "How-to", "Reference", "Explanation"]
 MODULES = ["chicory", "chicory.plugin", "chicory.testing", "chicory.config", "chicory.errors"]
 
 _BLOCK = re.compile(r"^::: (\S+)$", re.MULTILINE)

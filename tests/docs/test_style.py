@@ -9,7 +9,7 @@ from .pages import DOCS, ROOT, all_pages, read_page
 
 PAGES = all_pages()
 OURS = [page for page in PAGES if page.path.is_relative_to(DOCS)]
-ORDER = ["tutorial.md", "how-to", "reference", "explanation", "benchmarks.md"]
+ORDER = ["tutorial.md", "write-a-plugin.md", "how-to", "reference", "explanation", "benchmarks.md"]
 
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`[^`]*`")

@@ -1,12 +1,25 @@
-"""Small bugs for the memory broker, one at a time: a pytest plugin that a run of the suites loads with ``-p memory_bugs``.
+"""Small bugs for the memory broker, one at a time, and a run of the suites with each.
 
-``CHICORY_TEST_BUG`` names one. Each is a change of the source, as somebody could have made it; what is not found stops the run.
+``python tests/house/memory_bugs.py NAME...`` prints a line of JSON for each: how pytest ended, and which test failed first. Every run
+is a fork of a process that has imported what takes long and knows nothing of the memory broker yet. A bug is a change of the
+source, as somebody could have made it; what is not found there any more ends the run.
 """
 
+import importlib
 import importlib.util
+import json
 import os
 import sys
+import traceback
 from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SUITES = "tests/unit/test_memory.py"
+CHOSEN = "TestMemoryBroker or TestMemoryJoined"
+NO_BUG = ""
+SLOW_IMPORTS = ("structlog", "chicory.plugins", "chicory.signature", "chicory.processes")
 
 BUGS = {
     "a settled message stays": ("memory_store", "            self.remove(own)\n", ""),
@@ -74,5 +87,47 @@ def break_memory(name: str) -> None:
     exec(compile(source.replace(before, after), spec.origin, "exec"), broken.__dict__)
 
 
-if (chosen := os.environ.get("CHICORY_TEST_BUG")) is not None:
-    break_memory(chosen)
+class _Failures:
+    """A pytest plugin that notes which tests failed in their own code, and not in a fixture."""
+
+    def __init__(self):
+        self.tests = []
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and report.when == "call":
+            self.tests.append(report.nodeid.rpartition("::")[2])
+
+
+def _in_this_process(name):
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if name != NO_BUG:
+        break_memory(name)
+    failures = _Failures()
+    unused = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest"]
+    code = pytest.main([SUITES, "-k", CHOSEN, "--exitfirst", "--quiet", *unused], plugins=[failures])
+    return json.dumps({"bug": name, "code": int(code), "failed": failures.tests})
+
+
+def run_suites(name):
+    """In a fork: the suites, to their first failure, with the bug of that name or with none."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.write(writing, _in_this_process(name).encode())
+        except BaseException:  # noqa: BLE001 - the fork ends here, and whoever waits for its line sees why
+            traceback.print_exc()
+        finally:
+            os._exit(0)  # what the fork is in the middle of is not its own
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        told = pipe.read().decode()
+    os.waitpid(child, 0)
+    return told or json.dumps({"bug": name, "code": None, "failed": []})
+
+
+if __name__ == "__main__":
+    os.chdir(ROOT)
+    for module in SLOW_IMPORTS:
+        importlib.import_module(module)
+    for wanted in sys.argv[1:]:
+        print(run_suites(wanted), flush=True)

@@ -6,6 +6,7 @@ Run by ``tox -e wheel`` as ``python tests/wheels/check.py FOLDER``; exits with 1
 import json
 import subprocess
 import sys
+import tempfile
 import venv
 import zipfile
 from pathlib import Path
@@ -70,6 +71,14 @@ def use(python: Path, folder: Path) -> None:
     plugins = {row["name"]: row["state"] for row in json.loads(run(chicory, "plugins", "--json"))}
     expect(plugins["sqlite"] == "active", f"the sqlite plugin is {plugins.get('sqlite')}")
     expect("0 of 20" in run(chicory, "demo", "sources"), "the demo lost something")
+    for kind in ("broker", "middleware"):  # its templates are files beside the code
+        with tempfile.TemporaryDirectory() as empty:
+            run(chicory, "plugin", "new", "acme", "--kind", kind, "--into", empty)
+            written = {str(path.relative_to(empty)) for path in Path(empty).rglob("*") if path.is_file()}
+            wanted = {
+                f"chicory-acme/{name}" for name in ("pyproject.toml", "tox.ini", ".gitignore", "src/chicory_acme/py.typed")
+            }
+            expect(wanted <= written, f"chicory plugin new wrote {sorted(written)}")
     imported = run(python, "-c", "import chicory; print([getattr(chicory, n) for n in chicory.__all__] and 'ok')")
     expect(imported.strip() == "ok", "a public name does not import")
 

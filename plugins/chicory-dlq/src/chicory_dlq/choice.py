@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import datetime
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from msgspec import Struct, field
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from chicory_dlq.letters import DeadLetter
 
-__all__ = ["Chosen", "DeadLetterPage", "DeadLetterStats", "doomed", "stats_of"]
+__all__ = ["ALL", "Chosen", "DeadLetterPage", "DeadLetterStats", "doomed", "stats_of"]
 
 
 @final
@@ -43,6 +43,10 @@ class Chosen(Struct, frozen=True, kw_only=True):
             and (self.since is None or death.at >= self.since)
             and (self.until is None or death.at < self.until)
         )
+
+
+ALL: Final = Chosen()
+"""Every dead letter."""
 
 
 @final

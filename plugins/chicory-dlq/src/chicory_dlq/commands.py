@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import asdict
 
 from chicory.cli import app_argument, connection_options, echo_json, echo_table, launch_from, load_app, seconds_text
-from chicory_dlq.choice import Chosen
+from chicory_dlq.choice import ALL, Chosen
 from chicory_dlq.dead_letters import DeadLetters
 
 if TYPE_CHECKING:
@@ -53,11 +53,9 @@ def _moment(value: Any) -> datetime:
 
 def _choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
+        click.option("--until", type=_moment, metavar="WHEN", help="Only what died before then."),
         click.option(
-            "--until", type=_moment, metavar="WHEN", help="Died before then: a moment, or a time before now (15m, 6h, 2d)."
-        ),
-        click.option(
-            "--since", type=_moment, metavar="WHEN", help="Died then or later: a moment, or a time before now (15m, 6h, 2d)."
+            "--since", type=_moment, metavar="WHEN", help="Only what died then or later: a moment, or 15m, 6h, 2d ago."
         ),
         click.option("--error-type", metavar="NAME", help="Only with this kind of error."),
         click.option("--reason", metavar="WORD", help="Only with this reason."),
@@ -100,7 +98,7 @@ def _chosen(options: dict[str, Any]) -> Chosen:
 def _ids_or_filter(ids: Sequence[str], options: dict[str, Any], *, takes_all: bool) -> Sequence[str] | Chosen:
     """What a command is about: ids, or a filter, but not both, and not by mistake everything."""
     chosen = _chosen(options)
-    has_filter = chosen != Chosen()
+    has_filter = chosen != ALL
     if ids and (has_filter or takes_all):
         raise click.UsageError("give ids, or a filter, or --all: not two of them")
     if not ids and not has_filter and not takes_all:

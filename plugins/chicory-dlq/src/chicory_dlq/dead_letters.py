@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, final
 
 from chicory.plugin import App, Envelope, Event, QueueBrowser, dead_letter_queue, get_logger
-from chicory_dlq.choice import Chosen, DeadLetterPage, DeadLetterStats, doomed, stats_of
+from chicory_dlq.choice import ALL, Chosen, DeadLetterPage, DeadLetterStats, doomed, stats_of
 from chicory_dlq.edits import edited
 from chicory_dlq.errors import DeadLetterNotFoundError
 from chicory_dlq.letters import DeadLetter, read_letter, revive
@@ -53,7 +53,7 @@ class DeadLetters:
 
     async def list(
         self,
-        chosen: Chosen = Chosen(),
+        chosen: Chosen = ALL,
         *,
         limit: int = _PAGE,
         after: str | None = None,
@@ -78,7 +78,7 @@ class DeadLetters:
                     break
         return DeadLetterPage(letters=letters)
 
-    async def each(self, chosen: Chosen = Chosen()) -> AsyncIterator[DeadLetter]:  # noqa: B008 - it is frozen
+    async def each(self, chosen: Chosen = ALL) -> AsyncIterator[DeadLetter]:
         """All of the *chosen* ones, page by page. What is set aside meanwhile may or may not be among them."""
         cursor: str | None = None
         while True:
@@ -103,7 +103,7 @@ class DeadLetters:
                     return letter
         raise DeadLetterNotFoundError(task_id, tuple(dead_letter_queue(name) for name in queues))
 
-    async def count(self, chosen: Chosen = Chosen()) -> int:  # noqa: B008 - it is frozen
+    async def count(self, chosen: Chosen = ALL) -> int:
         """How many are *chosen*; reads them all."""
         number = 0
         async for _ in self.each(chosen):
@@ -142,7 +142,7 @@ class DeadLetters:
 
     async def replay_many(
         self,
-        chosen: Chosen | Sequence[str] = Chosen(),  # noqa: B008 - it is frozen
+        chosen: Chosen | Sequence[str] = ALL,
         *,
         arguments: Mapping[str, Any] | None = None,
         to: str | None = None,
@@ -262,7 +262,7 @@ class DeadLetters:
         for queue, ids in (await self._ids_of(chosen)).items():
             for start in range(0, len(ids), size):
                 messages = await self._browser.get_messages(dead_letter_queue(queue), ids[start : start + size])
-                letters = _fitting(Chosen(), (message.envelope for message in messages))
+                letters = _fitting(ALL, (message.envelope for message in messages))
                 if letters:
                     yield letters
 

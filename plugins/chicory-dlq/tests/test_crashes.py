@@ -17,6 +17,7 @@ from chicory_dlq import DeadLetters
 
 from .conftest import PLACES, SHARED
 
+ALL = os.environ.get("CHICORY_TEST_FAULTS") == "all"
 FAULT_VARIABLE, FAULT_EXIT = "CHICORY_FAULT", 137
 STEPS = ["after_receive", "before_run", "after_run", "before_settle", "after_settle"]
 BETWEEN = "between_store_and_settle"
@@ -70,7 +71,7 @@ def ground_on(request, tmp_path):
         ground.end()
 
 
-@pytest.mark.parametrize(("step", "broker"), CROSSED if os.environ.get("CHICORY_TEST_FAULTS") == "all" else FEW)
+@pytest.mark.parametrize(("step", "broker"), CROSSED if ALL else FEW)
 async def test_a_worker_that_dies_while_it_sets_aside_loses_and_doubles_nothing(ground_on, step, broker):
     ground = ground_on(broker)
     async with ground.app:
@@ -101,7 +102,7 @@ async def _are(found, expected):
     return await found == expected
 
 
-@pytest.mark.parametrize("broker", SHARED)
+@pytest.mark.parametrize("broker", SHARED if ALL else SHARED[::2])
 async def test_a_replayer_that_is_killed_has_moved_each_or_left_it(ground_on, broker):
     ground = ground_on(broker)
     async with ground.app:

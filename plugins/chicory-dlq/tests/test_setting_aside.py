@@ -300,7 +300,7 @@ class SmallBroker(MemoryBroker):
         return type(self)(store=self.store, consumer=self._consumer)
 
 
-@pytest.mark.parametrize(("limit", "is_set_aside"), [(1500, True), (200, False)], ids=["without traceback", "not at all"])
+@pytest.mark.parametrize(("limit", "is_set_aside"), [(1900, True), (500, False)], ids=["without traceback", "not at all"])
 async def test_a_broker_that_takes_little_gets_a_short_report_or_the_task_just_fails(
     clock, work, monkeypatch, caplog, limit, is_set_aside
 ):

@@ -37,6 +37,26 @@ BROKERS = os.environ.get("CHICORY_TEST_BROKERS", "").split(",") if os.environ.ge
 SHARED = [name for name in BROKERS if name != "memory"]
 """Those that several processes can use."""
 
+ALL = os.environ.get("CHICORY_TEST_FAULTS") == "all"
+STEPS = ["after_receive", "before_run", "after_run", "before_settle", "after_settle"]
+BETWEEN = [("between_store_and_settle", name) for name in SHARED if name == "apart"]
+CROSSED = [(step, name) for step in STEPS for name in SHARED] + BETWEEN
+FEW = [(step, SHARED[number % len(SHARED)]) for number, step in enumerate(STEPS) if SHARED] + BETWEEN
+"""Each step once, and each broker."""
+
+
+def pytest_generate_tests(metafunc):
+    if {"step", "ground"} <= set(metafunc.fixturenames):
+        metafunc.parametrize(("step", "broker"), CROSSED if ALL else FEW)
+    elif "ground" in metafunc.fixturenames:
+        metafunc.parametrize("broker", SHARED if ALL else SHARED[::2])
+
+
+@pytest.fixture
+def place_of(request):
+    """Where messages and results go on a broker of that name."""
+    return lambda name: PLACES[name](request)
+
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):

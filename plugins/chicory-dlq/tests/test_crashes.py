@@ -15,15 +15,7 @@ from chicory.testing.faults.ledger import Ledger
 from chicory.testing.faults.workers import WORKLOAD, Workers
 from chicory_dlq import DeadLetters
 
-from .conftest import PLACES, SHARED
-
-ALL = os.environ.get("CHICORY_TEST_FAULTS") == "all"
 FAULT_VARIABLE, FAULT_EXIT = "CHICORY_FAULT", 137
-STEPS = ["after_receive", "before_run", "after_run", "before_settle", "after_settle"]
-BETWEEN = "between_store_and_settle"
-CROSSED = [(step, broker) for step in STEPS for broker in SHARED] + [(BETWEEN, b) for b in SHARED if b == "apart"]
-FEW = [(step, SHARED[number % len(SHARED)]) for number, step in enumerate(STEPS)] if SHARED else []
-FEW += [case for case in CROSSED if case[0] == BETWEEN]
 WITHIN = 50
 LEASE = "1.5"
 
@@ -59,21 +51,13 @@ class Ground:
 
 
 @pytest.fixture
-def ground_on(request, tmp_path):
-    made = []
-
-    def make(broker):
-        made.append(Ground(PLACES[broker](request), tmp_path))
-        return made[-1]
-
-    yield make
-    for ground in made:
-        ground.end()
+def ground(place_of, broker, tmp_path):
+    ground = Ground(place_of(broker), tmp_path)
+    yield ground
+    ground.end()
 
 
-@pytest.mark.parametrize(("step", "broker"), CROSSED if ALL else FEW)
-async def test_a_worker_that_dies_while_it_sets_aside_loses_and_doubles_nothing(ground_on, step, broker):
-    ground = ground_on(broker)
+async def test_a_worker_that_dies_while_it_sets_aside_loses_and_doubles_nothing(ground, step):
     async with ground.app:
         options = {"CHICORY_WORKER_CONCURRENCY": "2", FAULT_VARIABLE: f"{step}:4"}
         (victim,) = await ground.workers.start(1, "--dlq", **options)
@@ -102,9 +86,7 @@ async def _are(found, expected):
     return await found == expected
 
 
-@pytest.mark.parametrize("broker", SHARED if ALL else SHARED[::2])
-async def test_a_replayer_that_is_killed_has_moved_each_or_left_it(ground_on, broker):
-    ground = ground_on(broker)
+async def test_a_replayer_that_is_killed_has_moved_each_or_left_it(ground):
     async with ground.app:
         (worker,) = await ground.workers.start(1, "--dlq", FAULTS_WITHOUT="faults.add", CHICORY_WORKER_UNKNOWN_TASK_SECONDS="0")
         results = await ground.send(40, "add", 1, 2)

@@ -162,6 +162,22 @@ def test_one_that_is_not_there(run):
     assert len(errors.splitlines()) == 1
 
 
+def test_the_app_may_be_named_otherwise(tasks, run, capsys, monkeypatch):
+    monkeypatch.setenv("CHICORY_APP", tasks.__name__)
+    for words in (["show", tasks.ids[0]], ["show", "--app", f"{tasks.__name__}:app", tasks.ids[0]], ["list"], ["stats"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["dlq", *words])
+        assert caught.value.code == 0
+    with pytest.raises(SystemExit) as caught:
+        main(["dlq", "show", *tasks.ids])
+    assert caught.value.code == 2
+    assert "takes one id, not 3" in capsys.readouterr()[1]
+    monkeypatch.delenv("CHICORY_APP")
+    with pytest.raises(SystemExit):
+        main(["dlq", "replay", "--all"])
+    assert "name the app: module:attribute as the first word" in capsys.readouterr()[1]
+
+
 def test_numbers(run):
     _, output, _ = run("stats", "--json")
 

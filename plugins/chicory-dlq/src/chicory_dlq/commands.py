@@ -67,28 +67,52 @@ def _choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _on_app(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Gives *command* what to do its work on: ``run(function)`` calls it with the `DeadLetters` of the connected app."""
+    """Gives *command* what to do its work with: ``run(function)`` calls it with the `DeadLetters` of the connected app."""
 
     @wraps(command)
     def wrapped(app: str, plugins: tuple[str, ...], broker: str | None, backend: str | None, **options: Any) -> None:
-        loaded = load_app(app, launch_from(plugins=plugins, broker=broker, backend=backend))
-
-        def run(work: Callable[[DeadLetters], Awaitable[Any]]) -> Any:
-            async def connected() -> Any:
-                async with loaded:
-                    return await work(loaded.require(DeadLetters))
-
-            return asyncio.run(connected())
-
-        command(run, **options)
+        command(_runner(app, plugins, broker, backend), **options)
 
     return app_argument(connection_options(wrapped))
+
+
+def _on_app_and_ids(command: Callable[..., Any]) -> Callable[..., Any]:
+    """As `_on_app`, for a command that takes ids: the first word is the app, unless ``--app`` or ``CHICORY_APP`` names it."""
+
+    @wraps(command)
+    def wrapped(
+        words: tuple[str, ...],
+        app_option: str | None,
+        plugins: tuple[str, ...],
+        broker: str | None,
+        backend: str | None,
+        **options: Any,
+    ) -> None:
+        if app_option is None and not words:
+            raise click.UsageError("name the app: module:attribute as the first word, or --app")
+        app, ids = (app_option, words) if app_option is not None else (words[0], words[1:])
+        command(_runner(app, plugins, broker, backend), ids=ids, **options)
+
+    named = click.option("--app", "app_option", envvar="CHICORY_APP", metavar="APP", help="In place of the first word.")
+    return click.argument("words", nargs=-1, metavar="[APP] [ID]...")(named(connection_options(wrapped)))
+
+
+def _runner(app: str, plugins: tuple[str, ...], broker: str | None, backend: str | None) -> Callable[..., Any]:
+    loaded = load_app(app, launch_from(plugins=plugins, broker=broker, backend=backend))
+
+    def run(work: Callable[[DeadLetters], Awaitable[Any]]) -> Any:
+        async def connected() -> Any:
+            async with loaded:
+                return await work(loaded.require(DeadLetters))
+
+        return asyncio.run(connected())
+
+    return run
 
 
 _json = click.option("--json", "as_json", is_flag=True, help="For programs.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 _yes = click.option("--yes", is_flag=True, help="Do not ask.")
-_ids = click.argument("ids", nargs=-1, metavar="[ID]...")
 
 
 def _chosen(options: dict[str, Any]) -> Chosen:
@@ -132,13 +156,14 @@ def list_letters(run: Callable[..., Any], *, limit: int, after: str | None, as_j
 
 
 @dlq.command("show")
-@_on_app
-@click.argument("task_id", metavar="ID")
+@_on_app_and_ids
 @click.option("--queue", metavar="NAME", help="Look into the dead letters of this queue only.")
 @_json
-def show(run: Callable[..., Any], *, task_id: str, queue: str | None, as_json: bool) -> None:
+def show(run: Callable[..., Any], *, ids: tuple[str, ...], queue: str | None, as_json: bool) -> None:
     """Show one dead letter of APP: why it died, its former deaths, its arguments as they were sent."""
-    letter = run(lambda letters: letters.get(task_id, queue=queue))
+    if len(ids) != 1:
+        raise click.UsageError(f"takes one id, not {len(ids)}")
+    letter = run(lambda letters: letters.get(ids[0], queue=queue))
     if as_json:
         echo_json(_whole(letter))
         return
@@ -184,8 +209,7 @@ def stats(run: Callable[..., Any], *, queue: str | None, as_json: bool) -> None:
 
 
 @dlq.command("replay")
-@_on_app
-@_ids
+@_on_app_and_ids
 @_choice_options
 @click.option("--all", "takes_all", is_flag=True, help="Every dead letter.")
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Another argument; JSON, or else text.")
@@ -228,8 +252,7 @@ def replay(
 
 
 @dlq.command("delete")
-@_on_app
-@_ids
+@_on_app_and_ids
 @_choice_options
 @_yes
 @_dry_run

@@ -28,12 +28,13 @@ class Records:
         self._app = app
 
     def _twin(self) -> tuple[Backend, bool] | None:
-        """An unopened backend, and whether it is a store of its own; None if no results are kept."""
+        """An unopened backend, and whether moving a message leaves its record as it is; None if no results are kept."""
         try:
             backend = self._app.backend_twin()
         except BackendNotConfiguredError:
             return None
-        return backend, backend.join(self._app.broker_twin()) is None
+        joined = backend.join(self._app.broker_twin())
+        return backend, joined is None or not joined.tracks_pending
 
     async def before_replay(self, envelopes: Iterable[Envelope]) -> None:
         """Two stores: these are about to be waiting again. Safe to repeat; a later record is not overwritten."""

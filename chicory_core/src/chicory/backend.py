@@ -9,6 +9,7 @@ from chicory.faultpoints import FaultPoint, reach
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from chicory.broker import Broker
     from chicory.message import Delivery, Envelope, ResultRecord, Settled, Settlement, WorkerStats
@@ -40,11 +41,12 @@ class Joined(Protocol):
         """
         ...
 
-    async def finished(self, deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord]:
-        """By receipt, the records of those whose task has ended although they were delivered: they are not to run.
+    async def finished(self, deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord] | AbstractSet[str]:
+        """The receipts of those whose task has ended although they were delivered: settle them, don't run them.
 
-        One whose record says DEAD_LETTERED one hop further (see `ResultRecord.buries`) is sent to its dead letter queue,
-        which it may not have reached; the others are settled, and nothing follows them.
+        Where an end is recorded before what follows it is published, they come with their records: one that says
+        DEAD_LETTERED one hop further (see `ResultRecord.buries`) is of a message that may not have reached its dead letter
+        queue, and is sent there.
         """
         ...
 

@@ -290,5 +290,5 @@ class MemoryJoined:
         with self._store.lock:
             return [self._store.settle(settlement, joined=True) for settlement in settlements]
 
-    async def finished(self, deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord]:
-        return {}
+    async def finished(self, deliveries: Sequence[Delivery]) -> frozenset[str]:
+        return frozenset()

@@ -18,6 +18,7 @@ from chicory.clock import SYSTEM_CLOCK, Clock, SystemClock, Timer, within
 from chicory.codec import Arguments, Document, encode, read, revise
 from chicory.context import TaskContext
 from chicory.hookspecs import hookimpl, hookspec
+from chicory.logs import get_logger
 from chicory.message import (
     Delivery,
     DeliveryMode,
@@ -69,6 +70,7 @@ from chicory.offers import (
 )
 from chicory.serializer import JsonSerializer, Serializer
 from chicory.settings import BackendSection, BrokerSection, PluginSettings, mask, settings_from
+from chicory.verdict import describe, traceback_of
 
 API_VERSION = (1, 0)
 """Raised with this contract: major when a plugin must change, minor when it may use more. A plugin states what it was
@@ -140,8 +142,10 @@ __all__ = [
     "WorkerView",
     "current_attempt",
     "dead_letter_queue",
+    "describe",
     "encode",
     "failed",
+    "get_logger",
     "hookimpl",
     "hookspec",
     "mask",
@@ -150,5 +154,6 @@ __all__ = [
     "revise",
     "settings_from",
     "store_then_settle",
+    "traceback_of",
     "within",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, final
@@ -20,7 +21,8 @@ from chicory.suspects import choose, is_suspect, put_back
 from chicory.verdict import former_end, hand_back, record_of, settlement
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Set as AbstractSet
 
     from chicory.backend import Joined
     from chicory.backoff import Backoff
@@ -254,14 +256,15 @@ class Pump:
     def _is_congested(self) -> bool:
         return self._outbox.waiting > self._config.concurrency * _OUTBOX_FACTOR + self._config.prefetch
 
-    def _take(self, deliveries: list[Delivery], finished: Mapping[str, ResultRecord]) -> None:
+    def _take(self, deliveries: list[Delivery], finished: Mapping[str, ResultRecord] | AbstractSet[str]) -> None:
+        records = finished if isinstance(finished, Mapping) else {}
         for delivery in deliveries:
-            record = finished.get(delivery.receipt)
-            if record is not None and not record.buries(delivery.envelope.hop):
+            record = records.get(delivery.receipt)
+            if record is not None and record.buries(delivery.envelope.hop):
+                self._buried[delivery.receipt] = record
+            elif delivery.receipt in finished:
                 self._outbox.settle(Settlement(delivery=delivery))  # its task has ended: only the message was left
                 continue
-            if record is not None:
-                self._buried[delivery.receipt] = record
             self._waiting.append(delivery)
         self._start()
         if self._waiting and not self._is_watching_stall:

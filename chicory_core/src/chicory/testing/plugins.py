@@ -17,7 +17,7 @@ from chicory.plugins import Plugins
 
 __all__ = ["PUBLIC_MODULES", "PluginSuite"]
 
-PUBLIC_MODULES = frozenset({"chicory", "chicory.plugin", "chicory.errors", "chicory.config", "chicory.testing"})
+PUBLIC_MODULES = frozenset({"chicory", "chicory.plugin", "chicory.errors", "chicory.config", "chicory.cli", "chicory.testing"})
 """What a plugin may import of chicory."""
 
 

@@ -156,5 +156,5 @@ class JoinedRedis:
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         return await self._broker.settle_with(settlements, self._records)
 
-    async def finished(self, _deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord]:
-        return {}
+    async def finished(self, _deliveries: Sequence[Delivery]) -> frozenset[str]:
+        return frozenset()

@@ -123,5 +123,5 @@ class SqliteJoined:
         consumer = self._broker.consumer
         return await self._broker.engine.submit(lambda t: t.messages.settle(settlements, consumer, joined=True))
 
-    async def finished(self, deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord]:
-        return {}
+    async def finished(self, deliveries: Sequence[Delivery]) -> frozenset[str]:
+        return frozenset()

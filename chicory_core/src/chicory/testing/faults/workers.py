@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["WORKLOAD", "WorkerProcess", "Workers"]
 
 WORKLOAD = "chicory.testing.faults.workload:app"
-_START_WITHIN = 30.0
+_START_WITHIN = 60.0
 
 
 @final

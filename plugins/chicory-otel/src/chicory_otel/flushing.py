@@ -8,7 +8,7 @@ import threading
 
 from opentelemetry import metrics, trace
 
-from chicory_otel.failing import has_sdk
+from chicory_otel.failing import is_measured, is_traced
 
 __all__ = ["flush", "flushed"]
 
@@ -17,7 +17,7 @@ _LOG = logging.getLogger("chicory.otel")
 
 def flush(seconds: float) -> bool:
     """Export everything that waits; False if that took longer than *seconds*. On a thread: the SDK keeps no deadline."""
-    if not any(has_sdk()):
+    if not (is_traced() or is_measured()):
         return True
     thread = threading.Thread(target=_export, args=(seconds,), name="chicory-otel-flush", daemon=True)
     thread.start()

@@ -10,7 +10,7 @@ from opentelemetry import metrics
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
 from chicory_otel import conventions as names
-from chicory_otel.failing import Failures, has_sdk
+from chicory_otel.failing import Failures, is_measured
 
 if TYPE_CHECKING:
     from chicory.plugin import WorkerView
@@ -35,7 +35,6 @@ class Instruments:
         self.queues: dict[str, dict[str, float]] = {}
         """By queue: messages by state, and the ``age`` of the oldest. Only where this process samples."""
         self._tasks: set[str] = set()
-        self._is_on = False
         counter, histogram = meter.create_counter, _histogram(meter)
 
         self.wait = histogram("chicory.task.wait", "From when a task was due to the begin of a try", names.LONG_BOUNDARIES)
@@ -60,9 +59,7 @@ class Instruments:
     @property
     def is_on(self) -> bool:
         """Somebody reads them. Asked again until it is so: an SDK may be set up late."""
-        if not self._is_on:
-            self._is_on = has_sdk()[1]
-        return self._is_on
+        return is_measured()
 
     def task_label(self, name: str | None) -> str:
         """The label of the task *name*; None is one that is not registered here."""

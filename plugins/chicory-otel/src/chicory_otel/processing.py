@@ -15,8 +15,8 @@ from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanContext, SpanKind,
 from chicory.errors import LeaseLost
 from chicory.plugin import Attempt, Clock, Decision, Next, Outcome
 from chicory_otel import conventions as names
-from chicory_otel.failing import has_sdk
-from chicory_otel.propagation import FORMER_ATTEMPT, extracted, former_attempt, unsampled, written
+from chicory_otel.failing import is_traced
+from chicory_otel.propagation import FORMER_ATTEMPT, extracted, former_attempt, written
 from chicory_otel.rules import begins_trace, error_type, outcome_label, settle_word
 
 if TYPE_CHECKING:
@@ -83,12 +83,9 @@ class ProcessTracing:
     def _open(self, attempt: Attempt) -> _Open:
         began = self._clock.now() if self._instruments.is_on else None
         headers = {} if attempt.message is None else attempt.message.headers
-        quiet = unsampled(headers)
-        if quiet is not None:
-            return _Open(token=context.attach(quiet), began=began)
         around = extracted(headers)
         creation = trace.get_current_span(around).get_span_context()
-        if (creation.is_valid and not creation.trace_flags.sampled) or not has_sdk()[0]:
+        if (creation.is_valid and not creation.trace_flags.sampled) or not is_traced():
             return _Open(token=context.attach(around), began=began)
         span = self._span(attempt, headers, around, creation)
         token = context.attach(trace.set_span_in_context(span, around))

@@ -14,7 +14,7 @@ from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, Statu
 from chicory.errors import BrokerConnectionError
 from chicory.plugin import PublishNext, TaskMessage
 from chicory_otel import conventions as names
-from chicory_otel.failing import has_sdk
+from chicory_otel.failing import is_traced
 from chicory_otel.propagation import extracted, injected
 from chicory_otel.rules import LINK_ONLY, MOST_CREATE_SPANS, error_type
 
@@ -57,7 +57,7 @@ class PublishTracing:
     def _open(self, messages: Sequence[TaskMessage]) -> tuple[Span | None, Sequence[TaskMessage]]:
         ambient = context.get_current()
         parent = trace.get_current_span(ambient).get_span_context()
-        if (parent.is_valid and not parent.trace_flags.sampled) or not has_sdk()[0]:
+        if (parent.is_valid and not parent.trace_flags.sampled) or not is_traced():
             return None, [_carrying(message, ambient, parent) for message in messages]
         if len(messages) == 1:
             return self._open_one(messages[0], ambient, parent)
@@ -70,7 +70,7 @@ class PublishTracing:
             ambient = extracted(message.headers)  # made by hand, by whoever had no span but knew whose it is
         span = self._span(names.SEND, message.queue, SpanKind.PRODUCER, ambient)
         made = span.get_span_context()
-        sent = [_carrying(message, trace.set_span_in_context(span, ambient), made)]
+        sent = [_carrying(message, ambient, made)]
         if not span.is_recording():
             return None, sent
         span.set_attribute(names.MESSAGE_ID, message.id)
@@ -90,9 +90,9 @@ class PublishTracing:
             },
             links=[Link(made) for made, _ in creating if made.is_valid],
         )
-        around, made = trace.set_span_in_context(span, ambient), span.get_span_context()
+        made = span.get_span_context()
         marked = (replace(m, headers={**m.headers, LINK_ONLY: "1"}) for m in messages[MOST_CREATE_SPANS:])
-        return span, [*(message for _, message in creating), *(_carrying(message, around, made) for message in marked)]
+        return span, [*(message for _, message in creating), *(_carrying(message, ambient, made) for message in marked)]
 
     def _create(self, message: TaskMessage, ambient: Context) -> tuple[SpanContext, TaskMessage]:
         span = self._span(names.CREATE, message.queue, SpanKind.PRODUCER, ambient)
@@ -101,7 +101,7 @@ class PublishTracing:
             span.set_attribute(names.TASK, message.name)
         span.end()
         made = span.get_span_context()
-        return made, _carrying(message, trace.set_span_in_context(span, ambient), made)
+        return made, _carrying(message, ambient, made)
 
     def _span(self, operation: str, queue: str, kind: SpanKind, ambient: Context) -> Span:
         return self._tracer.start_span(
@@ -145,6 +145,6 @@ class PublishTracing:
             instruments.sent.add(1, {**shared, names.DESTINATION: message.queue})
 
 
-def _carrying(message: TaskMessage, around: Context, span: SpanContext) -> TaskMessage:
-    headers = injected(message.headers, around, span)
+def _carrying(message: TaskMessage, ambient: Context, span: SpanContext) -> TaskMessage:
+    headers = injected(message.headers, ambient, span)
     return message if headers == message.headers else replace(message, headers=headers)

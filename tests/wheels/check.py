@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "chicory_core": ROOT,
+    "chicory_otel": ROOT / "plugins" / "chicory-otel",
     "chicory_redis": ROOT / "plugins" / "chicory-redis",
     "chicory_sqlite": ROOT / "plugins" / "chicory-sqlite",
 }

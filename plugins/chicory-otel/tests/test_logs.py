@@ -1,5 +1,7 @@
 """Log lines that say to which trace, and to which task, they belong."""
 
+import io
+import json
 import logging
 
 import pytest
@@ -31,10 +33,13 @@ def as_hex(span):
 
 
 def test_structlog_adds_what_is_known_and_keeps_what_is_said(attempt):
-    with structlog.testing.capture_logs(processors=[add_trace]) as events:
-        structlog.get_logger().info("sent", queue="mine")
+    printed = io.StringIO()
+    processors = [add_trace, structlog.processors.JSONRenderer()]
+    log = structlog.wrap_logger(structlog.PrintLogger(printed), processors=processors)
 
-    assert events == [{"event": "sent", "log_level": "info", **OF_THE_TASK, **as_hex(attempt), "queue": "mine"}]
+    log.info("sent", queue="mine")
+
+    assert json.loads(printed.getvalue()) == {"event": "sent", **OF_THE_TASK, **as_hex(attempt), "queue": "mine"}
 
 
 def test_outside_of_a_task_and_a_trace_nothing_is_added():

@@ -19,12 +19,14 @@ def flush(seconds: float) -> bool:
     """Export everything that waits; False if that took longer than *seconds*. On a thread: the SDK keeps no deadline."""
     if not (is_traced() or is_measured()):
         return True
-    thread = threading.Thread(target=_export, args=(seconds,), name="chicory-otel-flush", daemon=True)
+    done: list[bool] = []
+    thread = threading.Thread(target=_export, args=(seconds, done), name="chicory-otel-flush", daemon=True)
     thread.start()
     thread.join(seconds)
-    if thread.is_alive():
+    is_flushed = not thread.is_alive() and all(done)
+    if not is_flushed:
         _LOG.warning("event=otel_not_flushed seconds=%s", seconds)
-    return not thread.is_alive()
+    return is_flushed
 
 
 async def flushed(seconds: float) -> bool:
@@ -32,12 +34,13 @@ async def flushed(seconds: float) -> bool:
     return await asyncio.to_thread(flush, seconds)
 
 
-def _export(seconds: float) -> None:
+def _export(seconds: float, done: list[bool]) -> None:
     for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
         force_flush = getattr(provider, "force_flush", None)  # an SDK has it, the API has not
         if force_flush is None:
             continue
         try:
-            force_flush(int(seconds * 1000))
+            done.append(bool(force_flush(int(seconds * 1000))))
         except Exception as error:  # noqa: BLE001 - whatever an exporter raises, the process ends in good order
+            done.append(False)
             _LOG.warning("event=otel_flush_failed error_type=%s", type(error).__qualname__)

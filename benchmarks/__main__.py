@@ -67,6 +67,7 @@ def _run(arguments: argparse.Namespace) -> int:
         workloads=[name for name in arguments.workload.split(",") if name],
         n=_QUICK_N if arguments.quick else arguments.n,
         repeat=1 if arguments.quick else arguments.repeat,
+        tries=1 if arguments.quick else 2,
     )
     output: Path | None = arguments.output
     results = _begin(output, wish, resume=arguments.resume)

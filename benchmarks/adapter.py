@@ -146,16 +146,36 @@ class AsyncAdapter(Adapter):
     @contextlib.contextmanager
     def producer(self, setup: Setup) -> Iterator[Producer]:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            stack = contextlib.AsyncExitStack()
-            runner.run(_enter(stack, self.session(setup)))
+            connection = _Connection(self.session(setup))
+            runner.run(connection.open())
             try:
                 yield _AsyncProducer(self, runner)
             finally:
-                runner.run(stack.aclose())
+                runner.run(connection.close())
 
 
-async def _enter(stack: contextlib.AsyncExitStack, session: contextlib.AbstractAsyncContextManager[None]) -> None:
-    await stack.enter_async_context(session)
+class _Connection:
+    """A session that is entered and left by one asyncio task, as structured concurrency wants it."""
+
+    def __init__(self, session: contextlib.AbstractAsyncContextManager[None]) -> None:
+        self._session, self._is_open, self._ends = session, asyncio.Event(), asyncio.Event()
+
+    async def open(self) -> None:
+        self._holder = asyncio.create_task(self._hold())
+        opened = asyncio.create_task(self._is_open.wait())
+        await asyncio.wait([self._holder, opened], return_when=asyncio.FIRST_COMPLETED)
+        if not self._is_open.is_set():
+            opened.cancel()
+            await self._holder
+
+    async def close(self) -> None:
+        self._ends.set()
+        await self._holder
+
+    async def _hold(self) -> None:
+        async with self._session:
+            self._is_open.set()
+            await self._ends.wait()
 
 
 class _AsyncProducer(Producer):

@@ -90,7 +90,7 @@ MEASURES: Sequence[Measure] = (
     _small("idle_cpu", "idle worker, CPU", "%"),
     _small("idle_commands", "idle worker, server commands", "a second"),
     _small("commands", "server commands a task, results ignored, those in scripts included", ""),
-    _small("sent", "commands sent by the worker a task, results ignored", ""),
+    _small("requests", "requests that the server read a task, a pipeline or script call being one", ""),
     _small("left_items", "left after 1,000 tasks without results, for ever", "items"),
     _small("left_expiring", "left after 1,000 tasks without results, inside a time to live", "items"),
     Measure("grow_1k", "backlog of 1,000"),

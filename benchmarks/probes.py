@@ -18,7 +18,7 @@ class Probe(ABC):
 
     @abstractmethod
     def counts(self) -> dict[str, float]:
-        """What it did so far: ``commands``, and where known ``sent``; `None`-less, ever growing numbers."""
+        """What it did so far: ``commands``, those inside scripts too, and where known ``requests``, of which one may hold many."""
 
     @abstractmethod
     def held(self) -> dict[str, float]:
@@ -42,13 +42,14 @@ class RedisProbe(Probe):
         place = urlsplit(address)
         self._socket = socket.create_connection((place.hostname, place.port), timeout=60)
         self._file = self._socket.makefile("rb")
-        self._own = 0
+        self._own = self._reads = 0
 
     def ask(self, *words: str) -> Answer:
         return self.ask_all([words])[0]
 
     def ask_all(self, commands: list[tuple[str, ...]]) -> list[Answer]:
         self._own += len(commands)
+        self._reads += 1
         self._socket.sendall(b"".join(_request(words) for words in commands))
         return [self._answer() for _ in commands]
 
@@ -59,10 +60,9 @@ class RedisProbe(Probe):
         own = self._own
         stats = self.ask("INFO", "commandstats").decode()
         calls = sum(int(line.partition("calls=")[2].partition(",")[0]) for line in stats.splitlines() if "calls=" in line)
-        clients = self.ask("CLIENT", "LIST").decode().splitlines()
-        sent = [int(word[9:]) for line in clients for word in line.split() if word.startswith("tot-cmds=")]
-        numbers = {"commands": float(calls - own)}
-        return numbers if not sent else {**numbers, "sent": float(sum(sent) - own - 1)}
+        facts = self.ask("INFO", "stats").decode()
+        reads = int(facts.partition("total_reads_processed:")[2].split()[0])
+        return {"commands": float(calls - own), "requests": float(reads - self._reads)}
 
     def held(self) -> dict[str, float]:
         names = self.keys("*")

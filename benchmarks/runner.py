@@ -21,7 +21,6 @@ from benchmarks.servers import server
 
 Results = dict[str, Any]
 _TIME_LIMIT = 900.0
-_TRIES = 2
 NOISE = 0.25
 """Cores taken by other programs from which on a measurement counts as disturbed."""
 ONCE = frozenset({"round_trip_loaded", "cpu_bound", "payload", "memory", "round_trip_default", "backlog", "backlog_1m", "server"})
@@ -38,6 +37,8 @@ class Wish:
     workloads: Collection[str] = ()
     n: int
     repeat: int
+    tries: int = 2
+    """Of one measurement, while other programs disturb it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def run(names: Sequence[str], wish: Wish, results: Results, save: Callable[[Resu
     started = time.monotonic()
     for number, turn in enumerate(turns, 1):
         print(f"{number}/{len(turns)} {turn.contender} {turn.workload} ...", end=" ", file=sys.stderr, flush=True)
-        _measure(environments[turn.contender], turn, wish.n, results)
+        _measure(environments[turn.contender], turn, wish, results)
         save(results)
     print(f"{len(turns)} measurements in {(time.monotonic() - started) / 60:.1f} minutes", file=sys.stderr)
 
@@ -132,15 +133,15 @@ def _describe(environments: dict[str, Environment], wish: Wish, results: Results
         raise SystemExit(f"no workload is called {', '.join(sorted(unknown))}: there are {', '.join(sorted(known))}")
 
 
-def _measure(environment: Environment, turn: Turn, n: int, results: Results) -> None:
+def _measure(environment: Environment, turn: Turn, wish: Wish, results: Results) -> None:
     """Measure, again if other programs disturbed it; the quietest of the tries counts."""
     tries: list[tuple[float, dict[str, float]]] = []
     started = time.monotonic()
     broker = results["contenders"][turn.contender]["about"]["broker"]
-    while len(tries) < _TRIES and not (tries and tries[-1][0] < NOISE):
+    while len(tries) < wish.tries and not (tries and tries[-1][0] < NOISE):
         others = OthersWatch()
         try:
-            numbers = json.loads(_ask(environment, turn.workload, n, broker))
+            numbers = json.loads(_ask(environment, turn.workload, wish.n, broker))
         except (subprocess.SubprocessError, RuntimeError, ValueError) as error:
             text = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
             results["failures"].append({"contender": turn.contender, "workload": turn.workload, "error": text})

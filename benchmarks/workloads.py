@@ -30,7 +30,7 @@ _TRIPS, _FIRST_TRIPS, _TRIPS_TIME = 300, 10, 6.0
 _IO_TASKS, _IO_CONCURRENCY = 2_000, 100
 _CPU_TASKS, _PAYLOADS, _PAYLOAD = 1_000, 500, "x" * 100_000
 _AFTER, _DEFAULT_N = 20_000, 10_000
-_LOAD_LOT, _LOAD_SECONDS = 0.02, 12.0
+_LOAD_LOT, _LOAD_SECONDS = 0.02, 240.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +124,8 @@ def io_bound(bench: Bench) -> Numbers:
 
 
 def payload(bench: Bench) -> Numbers:
-    """100 KB each: published one by one, and run."""
+    """100 KB each."""
     rows = [(number, _PAYLOAD) for number in range(bench.share(_PAYLOADS))]
-    with bench.adapter.producer(Setup()) as producer:
-        producer.one_by_one("kept", numbers(1))
     seconds, _ = drain(bench, "carried", rows, Setup())
     return {"payload_run": len(rows) / seconds}
 
@@ -196,12 +194,12 @@ def round_trip_loaded(bench: Bench) -> Numbers:
 
 
 def load(adapter: Adapter, rate: int) -> None:
-    """Send that many tasks a second, evenly, for as long as trips can take; far above the numbers of the trips."""
+    """Send that many tasks a second, evenly, until it is ended; with numbers far above those of the trips."""
     setup, number, lot = Setup.from_environment(), 10_000, max(1, int(rate * _LOAD_LOT))
     with adapter.producer(setup) as producer:
         print("loading", flush=True)
         started, sent = time.perf_counter(), 0
-        while time.perf_counter() < started + _LOAD_SECONDS * 3:
+        while time.perf_counter() < started + _LOAD_SECONDS:
             fill(adapter, producer, "ignored", numbers(lot, number + sent % 900_000))
             sent += lot
             time.sleep(max(0.0, started + sent / rate - time.perf_counter()))
@@ -261,7 +259,7 @@ def workloads(adapter: Adapter) -> dict[str, Workload]:
         "round_trip": partial(round_trip, prefix="trip", setup=Setup(concurrency=-1)),
         "idle": idle,
         "round_trip_loaded": round_trip_loaded,
-        "cpu_bound": partial(_rate_cpu),
+        "cpu_bound": _rate_cpu,
         "payload": payload,
         "memory": memory,
     }
@@ -278,6 +276,7 @@ def workloads(adapter: Adapter) -> dict[str, Workload]:
 
 
 def _rate_cpu(bench: Bench) -> Numbers:
-    n = bench.share(_CPU_TASKS if bench.adapter.about.scale > 0.1 else _CPU_TASKS // 2)
-    return _rate(bench, "cpu_bound", "computed", Setup(processes=2), n)
+    """As many in a small run: of few, one process could take all before the other has started."""
+    n = _CPU_TASKS if bench.adapter.about.scale > 0.1 else _CPU_TASKS // 2
+    return _rate(bench, "cpu_bound", "computed", Setup(processes=2, concurrency=-1), n)
 

@@ -10,7 +10,7 @@ from benchmarks.environments import ROOT, SERVERS, Environment
 from benchmarks.report import markdown
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PLOTS = ROOT / "docs" / "benchmarks"
+PLOTS = ROOT / "docs" / "plots"
 _BEGIN, _END = "<!-- begin: a run -->", "<!-- end: a run -->"
 
 
@@ -18,11 +18,14 @@ def write_page(output: Path) -> None:
     """Replace what stands between the marks of the page, and draw the plots anew."""
     results = json.loads(output.read_bytes())
     PLOTS.mkdir(exist_ok=True)
+    for old in PLOTS.glob("*.svg"):
+        old.unlink()
     python = Environment(SERVERS).prepare()
     command = [python, "-m", "benchmarks.plots", str(output.resolve()), str(PLOTS)]
     drawn = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    images = "\n\n".join(f"![{Path(name).stem.replace('-', ' ')}](benchmarks/{name})" for name in drawn)
-    PAGE.write_text(with_run(PAGE.read_text(), f"{markdown(results)}\n\n{images}"))
+    images = [f"| ![{Path(name).stem.replace('-', ' ')}](plots/{name}) |" for name in drawn]
+    plots = "\n".join(["## Plots", "", "| logarithmic; chicory is the coloured one |", "| --- |", *images])
+    PAGE.write_text(with_run(PAGE.read_text(), f"{markdown(results)}\n\n{plots}"))
 
 
 def with_run(page: str, run: str) -> str:

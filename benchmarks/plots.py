@@ -12,7 +12,7 @@ from benchmarks.measures import BROKERS, BY_KEY, of_broker
 from benchmarks.runner import Results, medians_of, values_of
 
 mpl.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402 - after the choice of what draws
+from matplotlib import pyplot as plt
 
 _RATES = ("publish_one", "publish_gather", "publish_many", "run_results", "run_ignored", "run_two")
 _TRIPS = ("trip_p50", "trip_p99", "loaded_p50", "loaded_p99")
@@ -39,7 +39,9 @@ def _bars(results: Results, broker: str, keys: tuple[str, ...], path: Path, titl
     shown = [key for key in keys if any(key in values[name] for name in names)]
     if not shown:
         return False
-    figure, axes = plt.subplots(1, len(shown), figsize=(2.2 * len(shown) + 1, 0.24 * len(names) + 1.1), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(shown), figsize=(2.2 * len(shown) + 1, 0.24 * len(names) + 1.1), sharey=True, squeeze=False
+    )
     for axis, key in zip(axes[0], shown, strict=True):
         for place, name in enumerate(reversed(names)):
             if key in values[name]:
@@ -62,7 +64,9 @@ def _growth(results: Results, path: Path) -> bool:
         points = [(size, found[f"grow_{key}"]) for key, size in _SIZES.items() if f"grow_{key}" in found]
         if points:
             ours = results["contenders"][name]["about"]["role"] == "ours"
-            axis.plot(*zip(*points, strict=True), marker=".", label=name, color=None if ours else _THEIRS, alpha=1 if ours else 0.6)
+            axis.plot(
+                *zip(*points, strict=True), marker=".", label=name, color=None if ours else _THEIRS, alpha=1 if ours else 0.6
+            )
     is_drawn = bool(axis.lines)
     if is_drawn:
         axis.set(xscale="log", yscale="log", xlabel="tasks in the backlog", ylabel="tasks/s", title="Backlog")

@@ -18,11 +18,11 @@ class Probe(ABC):
 
     @abstractmethod
     def counts(self) -> dict[str, float]:
-        """What it did so far: ``commands``, those inside scripts too, and where known ``requests``, of which one may hold many."""
+        """What it did so far: ``commands``, those inside scripts too, and if known ``requests``, each of one or many."""
 
     @abstractmethod
     def held(self) -> dict[str, float]:
-        """What it holds: ``items`` that stay until somebody removes them, ``expiring`` ones, and ``bytes`` of memory or file."""
+        """What it holds: ``items`` until somebody removes them, ``expiring`` ones, and ``bytes`` of memory or file."""
 
 
 class NoServer(Probe):

@@ -67,8 +67,7 @@ class Program:
         async with Worker(self._app, WorkerConfig(concurrency=self._concurrency)):
             await self._all_ran.wait()
             await sent[-1].get(timeout=60)
-            cost = self._cost(before)
-        return cost
+            return self._cost(before)
 
     def _cost(self, before: tuple[float, ...]) -> Cost:
         """Microseconds a task."""

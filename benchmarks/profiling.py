@@ -34,8 +34,14 @@ _KERNEL = re.compile(
 _LOCKS = re.compile(r"^(PyThread_acquire_lock\w*|take_gil|sem_\w*wait\w*|pthread_cond_\w*wait\w*|futex\w*)$")
 _PARTS = (
     # The first that matches a frame's file, or its library, wins.
-    ("core: pump, worker, leases, clock", r"chicory/(pump|worker|lease|outbox|batch|vitals|heartbeat|guard|tally|loop_thread|suspects|clock)"),
-    ("core: execution and middleware", r"chicory/(execution|middleware|builtin|retry|verdict|faultpoints|invocation|context|threads|portal|watchdog|events)"),
+    (
+        "core: pump, worker, leases, clock",
+        r"chicory/(pump|worker|lease|outbox|batch|vitals|heartbeat|guard|tally|loop_thread|suspects|clock)",
+    ),
+    (
+        "core: execution and middleware",
+        r"chicory/(execution|middleware|builtin|retry|verdict|faultpoints|invocation|context|threads|portal|watchdog|events)",
+    ),
     ("core: codec and messages", r"chicory/(codec|message|serializer|border|record)|msgspec"),
     ("core: binding and validation", r"chicory/(signature|typing_rules)|pydantic"),
     ("core: publishing and results", r"chicory/(task|app|client|facade|result|options|broker|backend)"),
@@ -76,7 +82,10 @@ def profile(what: str, broker: str, concurrency: int, n: int, stacks: Path | Non
 def _sample(command: list[str], variables: dict[str, str], folder: Path, sampler: Path) -> dict[str, float]:
     """Let the program measure itself alone, then again under the sampler."""
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with (folder / "log").open("wb") as log, subprocess.Popen(command, env=variables, stderr=log, text=True, **pipes) as program:
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(command, env=variables, stderr=log, text=True, **pipes) as program,
+    ):
         found: dict[str, float] = json.loads(_line(program, folder))
         _line(program, folder)
         with _sampling(sampler, program.pid, folder / "stacks"):
@@ -156,6 +165,11 @@ def table(title: str, found: Mapping[str, float], cost: Mapping[str, float]) -> 
     user, kernel = cost["user"], cost["kernel"]
     total = user + kernel
     rows = [("the kernel, in system calls", kernel), *((part, share * user) for part, share in found.items())]
-    lines = [f"{title}: {total:.1f} µs of CPU, {cost['wall']:.1f} µs of time a task", "", "| part | µs | share |", "| --- | --- | --- |"]
+    lines = [
+        f"{title}: {total:.1f} µs of CPU, {cost['wall']:.1f} µs of time a task",
+        "",
+        "| part | µs | share |",
+        "| --- | --- | --- |",
+    ]
     lines += [f"| {part} | {micros:.1f} | {micros / total:.0%} |" for part, micros in sorted(rows, key=lambda row: -row[1])]
     return "\n".join([*lines, f"| all | {total:.1f} | |"])

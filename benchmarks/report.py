@@ -40,12 +40,17 @@ def _of_broker(broker: str, facts: Facts, values: Values, medians: Medians) -> l
     if len(shown) > 1:
         about = [facts[name]["about"] for name in shown]
         header = ["", *(f"{fact['title']}<br>({fact['guarantee']})" for fact in about)]
-        rows = [[m.title, *(_cell(m, values[name].get(m.key)) for name in shown)] for m in MEASURES if _is_shared(m, shown, values)]
+        rows = [
+            [m.title, *(_cell(m, values[name].get(m.key)) for name in shown)] for m in MEASURES if _is_shared(m, shown, values)
+        ]
         parts += ["All contenders:", _table(header, rows)]
     floors = [name for name in of_broker(facts, broker, "floor") if name in values]
     rows = [[m.title, _cell(m, values[name][m.key])] for name in floors for m in FLOORS if m.key in values[name]]
     if rows:
-        parts += ["The floor, without any framework:", _table([" and ".join(facts[n]["about"]["title"] for n in floors), ""], rows)]
+        parts += [
+            "The floor, without any framework:",
+            _table([" and ".join(facts[n]["about"]["title"] for n in floors), ""], rows),
+        ]
     return parts
 
 
@@ -105,13 +110,12 @@ def _number(value: float) -> str:
 
 def _notes(results: dict[str, Any]) -> list[str]:
     facts = results["machine"]
+    machine = f"{facts['cpus']} x {facts['processor']}, kernel {facts['kernel']}, Python {facts['python']}"
     notes = [
-        f"N = {results['n']:,}, less for slow peers; medians (min-max) of {results['repeat']}; above 1x is better, also where small is good.",
-        f"{facts['cpus']} x {facts['processor']}, kernel {facts['kernel']}, Python {facts['python']}, SQLite {facts['sqlite']}; "
-        f"commit {facts['commit']}, {facts['date']}.",
+        f"N = {results['n']:,}, less for slow peers; medians (min-max) of {results['repeat']}.",
+        "Above 1x is better, also where small is good.",
+        f"{machine}, SQLite {facts['sqlite']}; commit {facts['commit']}, {facts['date']}.",
     ]
-    if "servers" in facts:
-        notes.append(f"Servers: {facts['servers']}.")
     notes += [
         f"{name}: {', '.join(f'{d} {v}' for d, v in found.items())}." for name, found in results["versions"].items() if found
     ]

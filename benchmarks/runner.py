@@ -23,7 +23,9 @@ Results = dict[str, Any]
 _TIME_LIMIT = 900.0
 NOISE = 0.25
 """Cores taken by other programs from which on a measurement counts as disturbed."""
-ONCE = frozenset({"round_trip_loaded", "cpu_bound", "payload", "memory", "round_trip_default", "backlog", "backlog_1m", "server"})
+ONCE = frozenset(
+    {"round_trip_loaded", "cpu_bound", "payload", "memory", "round_trip_default", "backlog", "backlog_1m", "server"}
+)
 """Measured once in a run, not in each repetition: they are long, or their numbers hardly move."""
 BY_NAME = frozenset({"backlog_1m"})
 """Only measured when asked for by name."""
@@ -115,6 +117,7 @@ def _describe(environments: dict[str, Environment], wish: Wish, results: Results
     if unknown:
         raise SystemExit(f"no contender is called {', '.join(sorted(unknown))}: there are {', '.join(environments)}")
     Environment(SERVERS).prepare()
+    results["versions"][SERVERS] = Environment(SERVERS).versions()
     for name, environment in environments.items():
         if wish.contenders and name not in wish.contenders:
             continue
@@ -180,4 +183,3 @@ def neutral() -> dict[str, str]:
     """The environment without what would change how contenders or Python behave."""
     dropped = ("CHICORY_", "PYTHON", "HUEY", "CELERY", "BENCHMARK_")
     return {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-

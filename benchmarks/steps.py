@@ -26,10 +26,8 @@ def workers(commands: Sequence[Sequence[str]], setup: Setup) -> Iterator[Workers
     running: list[subprocess.Popen[bytes]] = []
     try:
         with (FOLDER / "worker.log").open("wb") as log:
-            for command in commands:
-                running.append(
-                    subprocess.Popen(command, cwd=FOLDER, stdout=log, stderr=log, env=environment, start_new_session=True)
-                )
+            options = {"cwd": FOLDER, "stdout": log, "stderr": log, "env": environment, "start_new_session": True}
+            running.extend(subprocess.Popen(command, **options) for command in commands)
         yield running
     finally:
         for process in running:

@@ -84,8 +84,7 @@ def drain(
         started = time.perf_counter()
         # A look copies the marks: at a million tasks, each millisecond would be a whole core.
         until(lambda: not ledger.missing(), running, pause=PAUSE * max(1.0, n / 20_000))
-        stored = kind not in ("ignored",)
-        until(lambda: _is_settled(bench, n if stored else 0), running, pause=_SETTLE_LOOKS)
+        until(lambda: _is_settled(bench, 0 if kind == "ignored" else n), running, pause=_SETTLE_LOOKS)
         seconds = time.perf_counter() - started
         counted = {name: value - before.get(name, 0) for name, value in probe.counts().items()}
         after(running)
@@ -136,7 +135,9 @@ def grow(bench: Bench, sizes: Mapping[str, int]) -> Numbers:
     for name, size in sizes.items():
         size = bench.share(size)  # noqa: PLW2901 - the size in a smaller run
         peak: list[float] = []
-        seconds, _ = drain(bench, "ignored", numbers(size), Setup(results=False), lambda w, peak=peak: peak.append(resident_mb(tree(w))))
+        seconds, _ = drain(
+            bench, "ignored", numbers(size), Setup(results=False), lambda w, peak=peak: peak.append(resident_mb(tree(w)))
+        )
         found |= {f"grow_{name}": size / seconds, f"grow_rss_{name}": peak[0]}
     return found
 
@@ -279,4 +280,3 @@ def _rate_cpu(bench: Bench) -> Numbers:
     """As many in a small run: of few, one process could take all before the other has started."""
     n = _CPU_TASKS if bench.adapter.about.scale > 0.1 else _CPU_TASKS // 2
     return _rate(bench, "cpu_bound", "computed", Setup(processes=2, concurrency=-1), n)
-

@@ -1,4 +1,4 @@
-"""chicory on NATS JetStream, as ``pip install chicory-nats`` and ``chicory-core[fast]`` give it: broker and backend on one server."""
+"""chicory on NATS JetStream, as ``pip install chicory-nats chicory-core[fast]`` gives it, results on the same server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""chicory on Redis, as ``pip install chicory-redis[fast]`` and ``chicory-core[fast]`` give it: broker and backend on one server."""
+"""chicory on Redis, as ``pip install chicory-redis[fast] chicory-core[fast]`` gives it, results on the same server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from benchmarks.probes import Probe, RedisProbe
 from benchmarks.tasks import SERVER
 from chicory import Chicory
 
-ABOUT = About(title="chicory", broker="redis", guarantee="at least once, fenced, results with the message", role="ours", scale=1)
+ABOUT = About(
+    title="chicory", broker="redis", guarantee="at least once, fenced, results with the message", role="ours", scale=1
+)
 app = Chicory(broker=SERVER or "redis://127.0.0.1")
 _LEVELS = 10
 

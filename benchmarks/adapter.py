@@ -34,7 +34,7 @@ class About:
     at_least_once: bool = True
     role: str = "peer"
     """``ours``, ``peer`` or ``floor``."""
-    scale: float = 0.4
+    scale: float = 0.3
     """The share of N that it gets, so that no measurement takes minutes."""
 
 

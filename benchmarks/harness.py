@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from benchmarks.workloads import Bench, load, workloads
 
 def main() -> None:
     contender, workload, n = sys.argv[1:]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that workers are ended too
     module = importlib.import_module(f"benchmarks.contenders.{contender}")
     if workload == "load":
         load(module.ADAPTER, int(n))

@@ -21,6 +21,7 @@ from benchmarks.servers import server
 
 Results = dict[str, Any]
 _TIME_LIMIT = 900.0
+_END_WAIT = 60.0
 NOISE = 0.25
 """Cores taken by other programs from which on a measurement counts as disturbed."""
 ONCE = frozenset(
@@ -165,18 +166,30 @@ def _ask(environment: Environment, workload: str, n: int, broker: str = "") -> s
     folder = Path(tempfile.mkdtemp(dir=CACHE / "runs"))
     try:
         with server(broker, Environment(SERVERS).prepare(), folder) as running:
-            process = subprocess.run(
-                [environment.prepare(), "-m", "benchmarks.harness", environment.name, workload, str(n)],
-                cwd=folder,
-                env={**neutral(), **running.environment(), "BENCHMARK_FOLDER": str(folder), "PYTHONPATH": str(ROOT)},
-                capture_output=True,
-                text=True,
-                timeout=_TIME_LIMIT,
-                check=True,
+            variables = {**neutral(), **running.environment(), "BENCHMARK_FOLDER": str(folder), "PYTHONPATH": str(ROOT)}
+            return _last_line(
+                [environment.prepare(), "-m", "benchmarks.harness", environment.name, workload, str(n)], variables
             )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return process.stdout.splitlines()[-1]
+
+
+def _last_line(command: list[str], variables: dict[str, str]) -> str:
+    """Of what *command* prints; if we end early it gets SIGTERM first, and ends its workers."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=variables["BENCHMARK_FOLDER"], env=variables, text=True, **pipes) as process:
+        try:
+            printed, complaint = process.communicate(timeout=_TIME_LIMIT)
+        except BaseException:
+            process.terminate()
+            try:
+                process.wait(_END_WAIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, printed, complaint)
+    return printed.splitlines()[-1]
 
 
 def neutral() -> dict[str, str]:

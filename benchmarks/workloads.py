@@ -25,11 +25,11 @@ from benchmarks.tasks import FOLDER
 
 Numbers = dict[str, float]
 _SETTLE_LOOKS = 0.002
-_IDLE_BEFORE, _IDLE = 2.0, 5.0
-_TRIPS, _FIRST_TRIPS, _TRIPS_TIME = 300, 10, 6.0
+_IDLE_BEFORE, _IDLE = 1.0, 3.0
+_TRIPS, _FIRST_TRIPS, _TRIPS_TIME = 300, 10, 4.0
 _IO_TASKS, _IO_CONCURRENCY = 2_000, 100
 _CPU_TASKS, _PAYLOADS, _PAYLOAD = 1_000, 500, "x" * 100_000
-_AFTER, _DEFAULT_N = 20_000, 10_000
+_AFTER, _DEFAULT_N, _TWO = 20_000, 10_000, 2_000
 _LOAD_LOT, _LOAD_SECONDS = 0.02, 240.0
 
 
@@ -88,7 +88,9 @@ def drain(
         seconds = time.perf_counter() - started
         counted = {name: value - before.get(name, 0) for name, value in probe.counts().items()}
         after(running)
-    require(ledger.extra_runs() == 0, f"{ledger.extra_runs()} tasks ran more than once")
+    # A peer may run a few twice within its promise: SAQ's first sweep takes jobs that were just fetched for lost ones.
+    few = 0 if adapter.about.role == "ours" else n // 20
+    require(ledger.extra_runs() <= few, f"{ledger.extra_runs()} tasks ran more than once")
     require(ledger.missing() == 0, f"{ledger.missing()} tasks did not run")
     return seconds, counted
 
@@ -235,7 +237,7 @@ def memory(bench: Bench) -> Numbers:
     """Resident memory of a worker after 20,000 tasks with results; slow contenders get fewer."""
     scale = bench.adapter.about.scale
     resident: list[float] = []
-    n = bench.share(_AFTER if scale >= 0.4 else _AFTER // 10)
+    n = bench.share(_AFTER if scale >= 0.3 else _AFTER // 10)
     drain(bench, "kept", numbers(n), Setup(concurrency=-1), lambda running: resident.append(resident_mb(tree(running))))
     return {"rss_after": resident[0]}
 
@@ -255,7 +257,7 @@ def workloads(adapter: Adapter) -> dict[str, Workload]:
         "publish": publish,
         "run_results": lambda bench: _rate(bench, "run_results"),
         "run_ignored": run_ignored,
-        "run_two": lambda bench: _rate(bench, "run_two", setup=Setup(processes=2)),
+        "run_two": _rate_two,
         "io_bound": io_bound,
         "round_trip": partial(round_trip, prefix="trip", setup=Setup(concurrency=-1)),
         "idle": idle,
@@ -276,7 +278,13 @@ def workloads(adapter: Adapter) -> dict[str, Workload]:
     return found
 
 
+def _rate_two(bench: Bench) -> Numbers:
+    """Not few in a small run either: one process could take all before the other has started."""
+    n = max(bench.tasks, int(_TWO * bench.adapter.about.scale))
+    return _rate(bench, "run_two", setup=Setup(processes=2), n=n)
+
+
 def _rate_cpu(bench: Bench) -> Numbers:
-    """As many in a small run: of few, one process could take all before the other has started."""
+    """As many in a small run, for the same reason."""
     n = _CPU_TASKS if bench.adapter.about.scale > 0.1 else _CPU_TASKS // 2
     return _rate(bench, "cpu_bound", "computed", Setup(processes=2, concurrency=-1), n)

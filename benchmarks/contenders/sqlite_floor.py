@@ -15,7 +15,7 @@ from benchmarks.floors import compute_rate
 from benchmarks.tasks import FOLDER
 from benchmarks.workloads import Numbers
 
-ABOUT = About(title="sqlite3", broker="sqlite", guarantee="each commit synced", role="floor")
+ABOUT = About(title="sqlite3", broker="sqlite", guarantee="each commit synced", role="floor", scale=1)
 _LOT = 100
 _BODY = "x" * 300
 

@@ -25,7 +25,7 @@ class Program:
 
     def __init__(self, broker: str, concurrency: int, n: int) -> None:
         self._n, self._concurrency = n, concurrency
-        self._app = Chicory(broker=_BROKERS.get(broker, SERVER), **({"backend": "memory"} if broker == "memory" else {}))
+        self._app = Chicory(broker=_BROKERS.get(broker, SERVER))
         self._ran, self._all_ran = 0, asyncio.Event()
 
         @self._app.task(name="kept")

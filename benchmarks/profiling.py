@@ -81,10 +81,10 @@ def profile(what: str, broker: str, concurrency: int, n: int, stacks: Path | Non
 
 def _sample(command: list[str], variables: dict[str, str], folder: Path, sampler: Path) -> dict[str, float]:
     """Let the program measure itself alone, then again under the sampler."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipe = subprocess.PIPE
     with (
         (folder / "log").open("wb") as log,
-        subprocess.Popen(command, env=variables, stderr=log, text=True, **pipes) as program,
+        subprocess.Popen(command, env=variables, stderr=log, stdin=pipe, stdout=pipe, text=True) as program,
     ):
         found: dict[str, float] = json.loads(_line(program, folder))
         _line(program, folder)

@@ -176,8 +176,8 @@ def _ask(environment: Environment, workload: str, n: int, broker: str = "") -> s
 
 def _last_line(command: list[str], variables: dict[str, str]) -> str:
     """Of what *command* prints; if we end early it gets SIGTERM first, and ends its workers."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=variables["BENCHMARK_FOLDER"], env=variables, text=True, **pipes) as process:
+    folder, pipe = variables["BENCHMARK_FOLDER"], subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=variables, text=True, stdout=pipe, stderr=pipe) as process:
         try:
             printed, complaint = process.communicate(timeout=_TIME_LIMIT)
         except BaseException:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 from benchmarks.adapter import Setup
 from benchmarks.ledger import PAUSE
@@ -26,14 +27,17 @@ def workers(commands: Sequence[Sequence[str]], setup: Setup) -> Iterator[Workers
     running: list[subprocess.Popen[bytes]] = []
     try:
         with (FOLDER / "worker.log").open("wb") as log:
-            options = {"cwd": FOLDER, "stdout": log, "stderr": log, "env": environment, "start_new_session": True}
-            running.extend(subprocess.Popen(command, **options) for command in commands)
+            running.extend(_started(command, environment, log) for command in commands)
         yield running
     finally:
         for process in running:
             process.send_signal(signal.SIGTERM)
         for process in running:
             _end(process)
+
+
+def _started(command: Sequence[str], environment: dict[str, str], log: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, cwd=FOLDER, stdout=log, stderr=log, env=environment, start_new_session=True)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

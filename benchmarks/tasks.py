@@ -31,6 +31,7 @@ async def ignored(number: int) -> None:
 
 async def slept(number: int) -> int:
     """Waits, like a call of another service."""
+    ledger.begun()
     await asyncio.sleep(PAUSE)
     ledger.ran(number)
     return number
@@ -39,7 +40,7 @@ async def slept(number: int) -> int:
 async def carried(number: int, payload: str) -> int:
     """Gets much to read."""
     ledger.ran(number)
-    return number + len(payload) * 0
+    return number if payload else -1
 
 
 def kept_sync(number: int) -> int:
@@ -52,6 +53,7 @@ def ignored_sync(number: int) -> None:
 
 
 def slept_sync(number: int) -> int:
+    ledger.begun()
     time.sleep(PAUSE)
     ledger.ran(number)
     return number
@@ -59,11 +61,12 @@ def slept_sync(number: int) -> int:
 
 def carried_sync(number: int, payload: str) -> int:
     ledger.ran(number)
-    return number + len(payload) * 0
+    return number if payload else -1
 
 
 def computed(number: int) -> int:
     """Computes for one or two milliseconds, in Python."""
+    ledger.begun()
     compute()
     ledger.ran(number)
     return number

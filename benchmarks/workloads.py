@@ -135,13 +135,15 @@ def grow(bench: Bench, sizes: Mapping[str, int]) -> Numbers:
     """Runs of several sizes in one store, each after the one before: cost a task must not depend on how many wait."""
     found: Numbers = {}
     for name, size in sizes.items():
-        size = bench.share(size)  # noqa: PLW2901 - the size in a smaller run
-        peak: list[float] = []
-        seconds, _ = drain(
-            bench, "ignored", numbers(size), Setup(results=False), lambda w, peak=peak: peak.append(resident_mb(tree(w)))
-        )
-        found |= {f"grow_{name}": size / seconds, f"grow_rss_{name}": peak[0]}
+        n = bench.share(size)
+        resident: list[float] = []
+        seconds, _ = drain(bench, "ignored", numbers(n), Setup(results=False), partial(_note_memory, resident))
+        found |= {f"grow_{name}": n / seconds, f"grow_rss_{name}": resident[0]}
     return found
+
+
+def _note_memory(resident: list[float], running: Workers) -> None:
+    resident.append(resident_mb(tree(running)))
 
 
 # --- round trips -------------------------------------------------------------------------------
@@ -238,7 +240,7 @@ def memory(bench: Bench) -> Numbers:
     scale = bench.adapter.about.scale
     resident: list[float] = []
     n = bench.share(_AFTER if scale >= 0.3 else _AFTER // 10)
-    drain(bench, "kept", numbers(n), Setup(concurrency=-1), lambda running: resident.append(resident_mb(tree(running))))
+    drain(bench, "kept", numbers(n), Setup(concurrency=-1), partial(_note_memory, resident))
     return {"rss_after": resident[0]}
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from benchmarks.comparison import compare
+from benchmarks.environments import ROOT, Environment, contenders
 from benchmarks.measures import BY_KEY, FLOORS, MEASURES
 from benchmarks.pages import with_run
 from benchmarks.profiling import part_of, shares, table
@@ -69,6 +70,25 @@ def test_what_is_said_of_targets(results, numbers, peer, said):
     found = verdicts(results["contenders"], medians_of(results))
 
     assert [verdict.text() for verdict in found] == said
+
+
+# --- contenders --------------------------------------------------------------------------------
+
+
+def test_every_contender_has_an_adapter_and_its_own_requirements():
+    folder = ROOT / "benchmarks" / "contenders"
+    adapters = {path.stem for path in folder.glob("*.py") if not path.stem.startswith(("of_", "__"))}
+
+    assert adapters == set(contenders())
+    assert contenders()[:3] == ["chicory_nats", "chicory_redis", "chicory_sqlite"]
+    assert {target.of for target in TARGETS if target.of and ":" not in target.of} <= adapters
+
+
+def test_a_contender_whose_plugin_is_not_here_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr("benchmarks.environments.ROOT", tmp_path)
+
+    assert Environment("chicory_nats").missing() == "there is no ., plugins/chicory-nats in this repository"
+    assert Environment("saq").missing() is None
 
 
 # --- the tables --------------------------------------------------------------------------------

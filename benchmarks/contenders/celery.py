@@ -1,9 +1,9 @@
 """celery on Redis with ``acks_late`` and ``reject_on_worker_lost``: acknowledged when the task ended.
 
-A pool of 32 threads, faster with no-ops than a pool of processes on two cores (as fast as 8 threads within the noise); the
-row with many waiting tasks has as many threads as tasks. Gossip, mingle and events are off, as the optimising guide says for speed. Two processes are two
-commands. The memory and idle rows are of the thread pool too: its default, a pool of processes, takes more.
-All of its tasks are sync, so the row of sync tasks is the same as that of running.
+A pool of 32 threads, faster with no-ops than a pool of processes on two cores (as fast as 8 threads within the noise);
+the row with many waiting tasks has as many threads as tasks. Gossip, mingle and events are off, as the optimising guide
+says for speed. Two processes are two commands. The memory and idle rows are of the thread pool too: its default, a pool
+of processes, takes more. All of its tasks are sync, so the row of sync tasks is the same as that of running.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """dramatiq on Redis: messages are acknowledged when their task ended.
 
-32 threads a process (8 by default, which was as fast within the noise); the row with many waiting tasks has as many threads
-as tasks. Its middleware is the default one (without Prometheus), with results where they are kept. All of its tasks are sync, so the row
-of sync tasks is the same as that of running. It waits for results with a blocking command.
+32 threads a process (8 by default, which was as fast within the noise); the row with many waiting tasks has as many
+threads as tasks. Its middleware is the default one (without Prometheus), with results where they are kept. All of its
+tasks are sync, so the row of sync tasks is the same as that of running. It waits for results with a blocking command.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.measures import BROKERS, FLOORS, MEASURES, Facts, Measure, Medians, best, of_broker
@@ -74,19 +74,33 @@ def _own_row(
     measure: Measure, broker: str, own: str, facts: Facts, values: Values, medians: Medians, wanted: Sequence[Verdict]
 ) -> Row:
     value = medians[own][measure.key]
-    peer = best(measure, of_broker(facts, broker, "peer"), medians)
+    peers = _best_peers(measure, broker, facts, medians)
     floors = [medians[n] for n in of_broker(facts, broker, "floor") if n in medians]
     floor = next((found[measure.floors[broker]] for found in floors if measure.floors.get(broker) in found), None)
     verdict = [verdict for verdict in wanted if verdict.target.key == measure.key]
     return [
         measure.title,
         _cell(measure, values[own][measure.key]),
-        "" if peer is None else f"{facts[peer]['about']['title']}, {_cell(measure, [medians[peer][measure.key]])}",
-        "" if peer is None else f"{_times(measure, value, medians[peer][measure.key])}",
+        "<br>".join(f"{_title(facts[name])}, {_cell(measure, [medians[name][measure.key]])}" for name in peers),
+        "<br>".join(_times(measure, value, medians[name][measure.key]) for name in peers),
         "" if floor is None else _times(measure, value, floor),
         "<br>".join(found.target.text(facts) for found in verdict),
         "<br>".join(found.text() for found in verdict),
     ]
+
+
+def _best_peers(measure: Measure, broker: str, facts: Facts, medians: Medians) -> list[str]:
+    """The best one, and the best of those that promise at least once, if that is another."""
+    peers = of_broker(facts, broker, "peer")
+    found = [
+        best(measure, names, medians) for names in (peers, [name for name in peers if facts[name]["about"]["at_least_once"]])
+    ]
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
+def _title(fact: Mapping[str, Any]) -> str:
+    about = fact["about"]
+    return str(about["title"]) if about["at_least_once"] else f"{about['title']} ({about['guarantee']})"
 
 
 def _times(measure: Measure, value: float, reference: float) -> str:

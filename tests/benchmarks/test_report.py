@@ -107,6 +107,18 @@ def test_a_row_holds_the_median_its_spread_the_best_peer_and_the_floor(results):
     assert cells[5:] == [">= 20,000/s<br>>= 13x SAQ", "met<br>missed: 0.96 of it"]
 
 
+def test_the_best_of_those_that_promise_at_least_once_stands_beside_a_better_one_that_does_not(results):
+    results["contenders"]["huey"] = about("huey", "peer")
+    results["contenders"]["huey"]["about"] |= {"at_least_once": False, "guarantee": "at most once"}
+    add(results, "chicory_redis", publish_one=4_000)
+    add(results, "saq", publish_one=2_000)
+    add(results, "huey", publish_one=5_000)
+
+    row = next(line for line in markdown(results).splitlines() if line.startswith("| publish, one"))
+
+    assert "| huey (at most once), 5,000/s<br>SAQ, 2,000/s | 0.80x<br>2.00x |" in row
+
+
 def test_contenders_of_other_brokers_are_not_compared(results):
     results["contenders"]["other"] = about("other", "peer", broker="nats")
     add(results, "chicory_redis", run_results=20_000)

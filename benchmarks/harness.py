@@ -22,11 +22,11 @@ from benchmarks.workloads import Bench, load, workloads
 
 def main() -> None:
     contender, workload, n = sys.argv[1:]
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that workers are ended too
     module = importlib.import_module(f"benchmarks.contenders.{contender}")
     if workload == "load":
         load(module.ADAPTER, int(n))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that workers are ended too
     os.environ["BENCHMARK_CONTENDER"] = contender
     print(json.dumps(_list(module) if workload == "list" else _measure(module, workload, int(n))))
 

@@ -13,6 +13,7 @@ from benchmarks.runner import Results, medians_of, values_of
 
 mpl.use("svg")
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 _RATES = ("publish_one", "publish_gather", "publish_many", "run_results", "run_ignored", "run_two")
 _TRIPS = ("trip_p50", "trip_p99", "loaded_p50", "loaded_p99")
@@ -49,7 +50,10 @@ def _bars(results: Results, broker: str, keys: tuple[str, ...], path: Path, titl
                 color = _OURS if facts[name]["about"]["role"] == "ours" else _THEIRS
                 axis.barh(place, middle, color=color, xerr=[[middle - min(raw)], [max(raw) - middle]], ecolor="#475569")
         axis.set_xscale("log")
-        axis.set_title(f"{BY_KEY[key].title} ({BY_KEY[key].unit})", fontsize=7)
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        # A logarithmic bar has no zero: all panels begin at a third of the least, so that the least is a bar too.
+        axis.set_xlim(left=min(medians[name][key] for name in names if key in values[name]) / 3)
+        axis.set_title(f"{BY_KEY[key].title.replace('`', '')} ({BY_KEY[key].unit})", fontsize=7)
     axes[0][0].set_yticks(range(len(names)), [facts[name]["about"]["title"] for name in reversed(names)])
     figure.suptitle(title, fontsize=9)
     _save(figure, path)

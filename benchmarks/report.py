@@ -104,7 +104,7 @@ def _title(fact: Mapping[str, Any]) -> str:
 
 
 def _times(measure: Measure, value: float, reference: float) -> str:
-    return f"{measure.fraction(value, reference):.2f}x"
+    return f"{measure.fraction(value, reference):.2f}x" if reference else ""
 
 
 def _table(header: Row, rows: Sequence[Row]) -> str:

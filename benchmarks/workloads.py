@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.adapter import Adapter, AsyncAdapter, Row, Setup, fill, numbers
+from benchmarks.adapter import LOT, Adapter, AsyncAdapter, Row, Setup, fill, numbers
 from benchmarks.ledger import PAUSE, Ledger
 from benchmarks.probes import Probe
 from benchmarks.steps import Workers, cpu_seconds, private_mb, require, resident_mb, tree, until, workers
@@ -25,6 +25,8 @@ from benchmarks.tasks import FOLDER
 
 Numbers = dict[str, float]
 _SETTLE_LOOKS = 0.002
+_SLOW = 0.1
+"""Contenders with no more than this share of N run one task at a time."""
 _IDLE_BEFORE, _IDLE = 1.0, 3.0
 _TRIPS, _FIRST_TRIPS, _TRIPS_TIME = 300, 10, 4.0
 _IO_TASKS, _IO_CONCURRENCY = 2_000, 100
@@ -60,6 +62,7 @@ def publish(bench: Bench) -> Numbers:
         producer.one_by_one("kept", numbers(10))
         found = {"publish_one": (n // 5) / producer.one_by_one("kept", numbers(n // 5))}
         if adapter.gathers:
+            producer.gathered("kept", numbers(LOT))  # opens connections, of those that open as many as are wanted
             found["publish_gather"] = n / producer.gathered("kept", numbers(n))
         if adapter.bulk:
             found["publish_many"] = n / producer.many("kept", numbers(n))
@@ -125,7 +128,7 @@ def run_ignored(bench: Bench) -> Numbers:
 
 
 def io_bound(bench: Bench) -> Numbers:
-    n = bench.share(_IO_TASKS if bench.adapter.about.scale > 0.1 else _IO_TASKS // 20)
+    n = bench.share(_IO_TASKS if bench.adapter.about.scale > _SLOW else _IO_TASKS // 20)
     seconds, _ = drain(bench, "slept", numbers(n), Setup(concurrency=_IO_CONCURRENCY))
     return {"io_bound": seconds * _IO_TASKS / n}
 
@@ -186,7 +189,7 @@ def _quantiles(prefix: str, times: list[float]) -> Numbers:
 def round_trip_loaded(bench: Bench) -> Numbers:
     """Round trips while another producer sends half of what this contender's worker can run."""
     setup, n = Setup(), bench.share(2_000) if bench.adapter.about.scale < 1 else bench.share(5_000)
-    n = n if bench.adapter.about.scale > 0.1 else bench.share(200)
+    n = n if bench.adapter.about.scale > _SLOW else bench.share(200)
     rate = n / drain(bench, "ignored", numbers(n), setup)[0]
     ledger = Ledger(FOLDER)
     ledger.create(1_000_000, processes=1)
@@ -281,7 +284,7 @@ def workloads(adapter: Adapter) -> dict[str, Workload]:
         found["backlog_1m"] = lambda bench: grow(bench, {"1m": 1_000_000})
     if adapter.polls:
         found["round_trip_default"] = partial(round_trip, prefix="trip_default", setup=Setup(concurrency=-1, tight=False))
-    if scale > 0.1:
+    if scale > _SLOW:
         found["backlog"] = lambda bench: grow(bench, sizes)
     return found
 
@@ -293,6 +296,7 @@ def _rate_two(bench: Bench) -> Numbers:
 
 
 def _rate_cpu(bench: Bench) -> Numbers:
-    """As many in a small run, for the same reason."""
-    n = _CPU_TASKS if bench.adapter.about.scale > 0.1 else _CPU_TASKS // 2
+    """Of several, for the same reason."""
+    one_by_one = bench.adapter.about.scale <= _SLOW
+    n = max(30, bench.share(_CPU_TASKS) // 2) if one_by_one else max(300, bench.share(_CPU_TASKS))
     return _rate(bench, "cpu_bound", "computed", Setup(processes=2, concurrency=-1), n)

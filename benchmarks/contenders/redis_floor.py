@@ -55,6 +55,7 @@ def _publish(n: int) -> dict[str, float]:
         for _ in range(n // 5):
             await client.xadd(_STREAM, {"b": MESSAGE})
         found["redis_one"] = rate(n // 5, started)
+        await asyncio.gather(*(client.xadd(_STREAM, {"b": MESSAGE}) for _ in range(LOT)))  # opens the connections
         started = time.perf_counter()
         for _ in range(n // LOT):
             await asyncio.gather(*(client.xadd(_STREAM, {"b": MESSAGE}) for _ in range(LOT)))

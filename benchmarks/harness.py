@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.adapter import About, Adapter
 from benchmarks.probes import probe_of
+from benchmarks.steps import adopt_orphans
 from benchmarks.workloads import Bench, load, workloads
 
 
@@ -27,6 +28,7 @@ def main() -> None:
         load(module.ADAPTER, int(n))
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # so that workers are ended too
+    adopt_orphans()
     os.environ["BENCHMARK_CONTENDER"] = contender
     print(json.dumps(_list(module) if workload == "list" else _measure(module, workload, int(n))))
 

@@ -19,8 +19,8 @@ def markdown(results: Results) -> str:
     facts, values, medians = results["contenders"], values_of(results), medians_of(results)
     parts = [_summary(verdicts(facts, medians))]
     for broker, title in BROKERS.items():
-        if any(name in values for name in _names(facts, broker)):
-            parts += [f"## {title}", *_of_broker(broker, facts, values, medians)]
+        if tables := [text for text in _of_broker(broker, facts, values, medians) if text]:
+            parts += [f"## {title}", *tables]
     parts += ["## How it was measured", "\n".join(f"- {note}" for note in _notes(results))]
     return "\n\n".join(part for part in parts if part)
 
@@ -28,10 +28,6 @@ def markdown(results: Results) -> str:
 def _summary(found: Sequence[Verdict]) -> str:
     met = sum(verdict.is_met for verdict in found)
     return f"{met} of {len(found)} targets that were measured are met." if found else ""
-
-
-def _names(facts: Facts, broker: str) -> list[str]:
-    return [name for role in ("ours", "peer", "floor") for name in of_broker(facts, broker, role)]
 
 
 def _of_broker(broker: str, facts: Facts, values: Values, medians: Medians) -> list[str]:

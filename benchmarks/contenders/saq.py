@@ -7,6 +7,7 @@ The tight round trip looks for the result each millisecond (``poll_interval``; 0
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
@@ -22,7 +23,7 @@ from benchmarks.tasks import SERVER
 ABOUT = About(title="SAQ", broker="redis", guarantee="at least once (active list and sweep)")
 _FASTEST, _DEFAULT = 64, 10
 _NAMES = ("number", "payload")
-_RETRIES = 3
+_RETRIES, _PATIENCE = 3, 10
 
 queue = Queue.from_url(SERVER or "redis://127.0.0.1", name="default")
 
@@ -78,10 +79,13 @@ class _Adapter(AsyncAdapter):
         return await queue.enqueue(kind, retries=_RETRIES, ttl=-1 if kind == "ignored" else 600, **arguments)
 
     async def wait(self, sent: Any) -> Any:
-        """As ``Queue.apply`` does it."""
-        await queue.listen([sent.key], lambda _, status: status == "complete", 10, self._look)
-        await sent.refresh()
-        return sent.result
+        """As ``Queue.apply`` does it, without its last sleep; ``refresh`` can miss a job that ends while it subscribes."""
+        async with asyncio.timeout(_PATIENCE):
+            while True:
+                (job,) = await queue.jobs([sent.key])
+                if job is not None and job.completed:
+                    return job.result
+                await asyncio.sleep(self._look)
 
     def unsettled(self, probe: Probe) -> int:
         assert isinstance(probe, RedisProbe)  # noqa: S101 - narrows the type

@@ -40,7 +40,9 @@ def app_with_task(began: Callable[[int], None]) -> tuple[Chicory, Any]:
 
 async def publish(task: Any, n: int) -> list[Any]:
     return [
-        handle for start in range(0, n, _LOT) for handle in await task.delay_many([(i,) for i in range(start, start + _LOT)])
+        handle
+        for start in range(0, n, _LOT)
+        for handle in await task.delay_many([(i,) for i in range(start, min(start + _LOT, n))])
     ]
 
 

@@ -6,34 +6,45 @@ import hashlib
 import json
 import os
 import platform
+import re
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
-import venv
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".benchmarks"
+SERVERS = "servers"
 _CONTENDERS = Path(__file__).with_name("contenders")
 
 
 def contenders() -> list[str]:
-    """The names of all contenders, chicory first: it takes its turn before its peers and the floor."""
+    """The names of all contenders, chicory first: it takes its turn before its peers and the floors."""
     names = sorted(path.stem for path in _CONTENDERS.glob("*.txt"))
-    return sorted(names, key=lambda name: name != "chicory")
+    return sorted(names, key=lambda name: not name.startswith("chicory"))
 
 
 class Environment:
-    """The virtual environment of one contender, made when first needed and when its requirements have changed."""
+    """The virtual environment of one contender, made when first needed and when its requirements have changed.
+
+    `SERVERS` is one too: servers, plots and the sampler come from it.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._folder = CACHE / "envs" / name
-        self._requirements = _CONTENDERS / f"{name}.txt"
+        self._requirements = (_CONTENDERS if name != SERVERS else _CONTENDERS.parent) / f"{name}.txt"
+
+    def missing(self) -> str | None:
+        """Why it cannot be made: a part of this repository that it needs is not there."""
+        wanted = re.findall(r"^-e (\S+?)(?:\[|$)", self._requirements.read_text(), re.MULTILINE)
+        absent = [path for path in wanted if not (ROOT / path / "pyproject.toml").exists()]
+        return f"there is no {', '.join(absent)} in this repository" if absent else None
 
     def prepare(self) -> str:
         """Make it if need be; the path of its interpreter."""
@@ -44,11 +55,20 @@ class Environment:
             return python
         _ignore_in_git(CACHE)
         print(f"making the environment of {self.name} ...", file=sys.stderr, flush=True)
-        venv.create(self._folder, clear=True, with_pip=True)
-        command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(self._requirements)]
-        subprocess.run(command, cwd=ROOT, check=True)
+        for command in self._commands(python):
+            subprocess.run(command, cwd=ROOT, check=True)
         mark.write_text(wanted)
         return python
+
+    def _commands(self, python: str) -> list[list[str]]:
+        """By uv where it is installed, which is ten times faster; else by Python's own means."""
+        requirements = ["-r", str(self._requirements)]
+        beside = Path(sys.executable).with_name("uv")
+        if uv := str(beside) if beside.exists() else shutil.which("uv"):
+            made = [uv, "venv", "--quiet", "--clear", "--python", sys.executable, str(self._folder)]
+            return [made, [uv, "pip", "install", "--quiet", "--python", python, *requirements]]
+        made = [sys.executable, "-m", "venv", "--clear", str(self._folder)]
+        return [made, [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]]
 
     def versions(self) -> dict[str, str]:
         """Every distribution in it."""

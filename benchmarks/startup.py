@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.harness import Numbers
+from benchmarks.workloads import Numbers
 
 _TIMES = 10
 _IMPORT = """

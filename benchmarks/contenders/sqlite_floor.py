@@ -10,8 +10,12 @@ import time
 import uuid
 from functools import partial
 
-from benchmarks.harness import FOLDER, Numbers, Workload
+from benchmarks.adapter import About
+from benchmarks.floors import compute_rate
+from benchmarks.tasks import FOLDER
+from benchmarks.workloads import Numbers
 
+ABOUT = About(title="sqlite3", broker="sqlite", guarantee="each commit synced", role="floor", scale=1)
 _LOT = 100
 _BODY = "x" * 300
 
@@ -65,7 +69,8 @@ def _claim_and_delete(n: int) -> Numbers:
     return {"claim_delete": n / seconds}
 
 
-WORKLOADS: dict[str, Workload] = {
+WORKLOADS = {
+    "cpu_floor": compute_rate,
     "insert_full": lambda n: _insert(n // 10, name="insert_full", synchronous="FULL", lot=1),
     "insert_normal": partial(_insert, name="insert_normal", synchronous="NORMAL", lot=1),
     "insert_hundred": partial(_insert, name="insert_hundred", synchronous="FULL", lot=_LOT),

@@ -9,10 +9,9 @@ import msgspec
 from msgspec import Struct
 
 from chicory.plugin import QueuedMessage, QueuePage
-from chicory_nats.consumers import seconds_of
 from chicory_nats.names import envelope_of, header, token
+from chicory_nats.reading import part_of, seconds_of, sequence_of, subject_of
 from chicory_nats.server import Fault, check
-from chicory_nats.wire import status_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -111,16 +110,10 @@ class Browser:
         """Up to *limit* messages behind a sequence."""
         if limit <= 0:
             return []
-        wire = await self._server.wire()
-        body = _encode({"seq": behind + 1, "next_by_subj": pattern, "batch": limit})
-        pull = await wire.pull(f"$JS.API.DIRECT.GET.{self._names.stream}", body, limit=limit + 1)  # and the end of it
-        await self._server.await_pull(pull)
-        if status_of(pull.status) not in (204, 404):
-            check(pull.status, b"", self._names.stream)
         delivered: dict[int, int] = {}
         found = []
-        for _, _, headers, data in pull.messages:
-            subject, sequence = header(headers, b"Nats-Subject"), int(header(headers, b"Nats-Sequence"))
+        for headers, data in await part_of(self._server, self._names.stream, pattern, behind, limit):
+            subject, sequence = subject_of(headers), sequence_of(headers)
             _, level = self._names.place_of(subject)
             envelope = envelope_of(queue, level, sequence, (headers, data))
             at = seconds_of(header(headers, b"Nats-Time-Stamp"))

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, final
 
 import msgspec
 from msgspec import Struct
 
 from chicory_nats.names import Names, header, plain, token
+from chicory_nats.reading import all_of, is_marker, seconds_of, sequence_of, subject_of
 from chicory_nats.server import Fault, Missing, check
-from chicory_nats.wire import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from chicory_nats.server import Server
-    from chicory_nats.wire import Answer
 
-__all__ = ["Durables", "Registry", "latest", "seconds_of"]
+__all__ = ["Durables", "Registry"]
 
 _BILLION = 1_000_000_000
 _KEPT = 86_400
@@ -35,23 +33,6 @@ class Seen(Struct):
 
 
 _decode = msgspec.json.Decoder(Seen).decode
-
-
-def seconds_of(text: str) -> float:
-    """A server's time as seconds; it may have more digits than Python reads."""
-    head, _, digits = text.removesuffix("Z").partition(".")
-    return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}+00:00").timestamp()
-
-
-async def latest(server: Server, stream: str, subject: str) -> list[Answer]:
-    """The last message of each subject that *subject* matches."""
-    wire = await server.wire()
-    body = _encode({"multi_last": [subject]})
-    pull = await wire.pull(f"$JS.API.DIRECT.GET.{stream}", body, limit=2**62)
-    await server.await_pull(pull)
-    if status_of(pull.status) not in (204, 404):
-        check(pull.status, b"", stream)
-    return [(headers, data) for _, _, headers, data in pull.messages]
 
 
 @final
@@ -107,21 +88,20 @@ class Registry:
 
     async def queues(self) -> set[str]:
         """All that somebody has announced."""
-        answers = await latest(self._server, self.stream, f"$KV.{self._bucket}.>")
-        return {plain(header(headers, b"Nats-Subject").split(".")[2]) for headers, body in answers if body}
+        keys = all_of(self._server, self.stream, f"$KV.{self._bucket}.>")
+        return {plain(subject_of(headers).split(".")[2]) async for headers, _ in keys if not is_marker(headers)}
 
     async def _of(self, queue: str) -> Sequence[tuple[str, Seen, float, int]]:
         """Consumer, what it says, when, and its place among all."""
-        answers = await latest(self._server, self.stream, self._subject(queue, "*"))
         return [
             (
-                header(headers, b"Nats-Subject").rpartition(".")[2],
+                subject_of(headers).rpartition(".")[2],
                 _decode(body),
                 seconds_of(header(headers, b"Nats-Time-Stamp")),
-                int(header(headers, b"Nats-Sequence")),
+                sequence_of(headers),
             )
-            for headers, body in answers
-            if body
+            async for headers, body in all_of(self._server, self.stream, self._subject(queue, "*"))
+            if not is_marker(headers)
         ]
 
 

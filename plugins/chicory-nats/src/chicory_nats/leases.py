@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Leases", "delivery_count", "stream_sequence"]
+__all__ = ["Leases", "delivery_count", "stored_at", "stream_sequence"]
 
 
 def stream_sequence(receipt: str) -> int:
@@ -19,6 +19,11 @@ def stream_sequence(receipt: str) -> int:
 def delivery_count(receipt: str) -> int:
     """How often the message of a receipt has been delivered."""
     return int(_from_stream(receipt)[2])
+
+
+def stored_at(receipt: str) -> float:
+    """When the message of a receipt was put in its stream, on the server's clock."""
+    return int(_from_stream(receipt)[5]) / 1e9
 
 
 def _from_stream(receipt: str) -> list[str]:

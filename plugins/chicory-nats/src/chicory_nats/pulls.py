@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, final
 
 from chicory.plugin import Delivery
 from chicory_nats.box import Box
-from chicory_nats.leases import delivery_count, stream_sequence
+from chicory_nats.leases import delivery_count, stored_at, stream_sequence
 from chicory_nats.names import TOP, envelope_of
 from chicory_nats.server import Missing
 from chicory_nats.wire import ConnectionLost
@@ -182,6 +182,7 @@ class Pulls:
             self._leave(box, at)
             raise
         taken = [self._delivery(message, at) for message in box.messages]
+        taken.sort(key=_due)
         box.messages.clear()
         if box.credit:
             self._leave(box, at)
@@ -230,3 +231,9 @@ class Pulls:
         while self._closing:
             await asyncio.wait(self._closing)
         return [delivery.receipt for delivery in self._ahead]
+
+
+def _due(delivery: Delivery) -> float:
+    """When it became due: the server may put what becomes due in the same quarter of a second in another order."""
+    due = delivery.envelope.due
+    return stored_at(delivery.receipt) if due is None else due.timestamp()

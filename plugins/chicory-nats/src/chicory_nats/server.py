@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from chicory_nats.wire import Answer, Pull, Request
 
-__all__ = ["OLDEST", "Fault", "Missing", "Place", "Server", "check", "fault_of"]
+__all__ = ["OLDEST", "Fault", "Missing", "Place", "Server", "check", "fault_of", "sequence_in"]
 
 OLDEST = (2, 12)
 """The first version that holds messages back until they are due."""
@@ -69,6 +69,7 @@ class _Error(Struct):
 
 class _Reply(Struct):
     error: _Error | None = None
+    seq: int = 0
 
 
 _log = logging.getLogger("chicory.nats")
@@ -287,3 +288,8 @@ def fault_of(answer: bytes) -> Exception | None:
     if error.code == 404:  # noqa: PLR2004 - as the server says it
         return Missing(error.description)
     return Fault(error.err_code, error.description)
+
+
+def sequence_in(answer: bytes) -> int:
+    """Where a stream has put what it has taken."""
+    return _reply(answer).seq

@@ -79,25 +79,20 @@ class _Batch:
 class Pull:
     """A request that is answered by up to *limit* messages, and a status if there are not so many."""
 
-    __slots__ = ("abandoned", "done", "limit", "messages", "status")
+    __slots__ = ("done", "limit", "messages", "status")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.messages: list[tuple[str, str, bytes, bytes]] = []
+        self.messages: list[Answer] = []
         self.status = b""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.abandoned: Callable[[tuple[str, str, bytes, bytes]], object] | None = None
-        """Gets what still comes, once nobody waits for it."""
 
-    def take(self, subject: str, reply: str, headers: bytes, body: bytes) -> bool:
+    def take(self, _index: int, headers: bytes, body: bytes) -> bool:
         """Whether that was the last one."""
         if status_of(headers):
             self.status = headers
-        elif self.abandoned is not None:
-            self.abandoned((subject, reply, headers, body))
-            self.limit -= 1
         else:
-            self.messages.append((subject, reply, headers, body))
+            self.messages.append((headers, body))
         is_over = bool(self.status) or len(self.messages) >= self.limit
         if is_over and not self.done.done():
             self.done.set_result(None)
@@ -207,7 +202,7 @@ class Wire(Client):
         if entry is None:
             return
         call, index, _ = entry
-        if call.take(subject, reply, headers, body) if isinstance(call, Pull) else call.take(index, headers, body):
+        if call.take(index, headers, body):
             del self._calls[key]
 
     # --- asking ------------------------------------------------------------------------------------
@@ -217,6 +212,14 @@ class Wire(Client):
         subscription = await self.subscribe(subject)
         self._hears[subscription._id] = hear  # noqa: SLF001 - the number by which messages of it come
         return subscription
+
+    async def stop(self, subscription: Subscription) -> None:
+        """End a subscription; what comes after that is nobody's."""
+        self._hears.pop(subscription._id, None)  # noqa: SLF001 - as in `listen`
+        if self.is_connected:
+            await subscription.unsubscribe()
+        else:
+            self._subs.pop(subscription._id, None)  # noqa: SLF001 - and so it is not asked for anew
 
     async def leave(self, subscription: Subscription) -> None:
         """End a subscription; return once nothing can come to it any more."""

@@ -66,3 +66,12 @@ class TestNatsPlugin(PluginSuite):
     name = "nats"
     client_libraries = ("nats",)
     settings = (NatsBrokerConfig, NatsBackendConfig)
+
+
+class TestNatsApart(OnServerTime, JoinedSuite):
+    """Two servers: ``store_then_settle``. (The second is the same one, by another name.)"""
+
+    @pytest.fixture
+    def make_pair(self, place):
+        there = replace(place, servers=tuple(url.replace("127.0.0.1", "localhost") for url in place.servers))
+        return lambda: (NatsBroker(place), NatsBackend(there))

@@ -111,9 +111,7 @@ class ExpectedQueues:
         self._orders += 1
         is_first_use = envelope.id not in self._used
         self._used.add(envelope.id)
-        self.messages[envelope.id] = ExpectedMessage(
-            envelope, at, self._orders, is_first_use=is_first_use, grain=self.grain
-        )
+        self.messages[envelope.id] = ExpectedMessage(envelope, at, self._orders, is_first_use=is_first_use, grain=self.grain)
         self.published[envelope.dedup_key] = at
         self.receipts.pop(envelope.dedup_key, None)
         self.ended.pop(envelope.id, None)

@@ -35,7 +35,7 @@ _decode = msgspec.json.Decoder(WorkerStats).decode
 
 @final
 class NatsBackend:
-    """Keeps records and heartbeats in one bucket, each under a time to live."""
+    """Keeps records and heartbeats in one bucket. Beside a `NatsBroker` on the same server, see `JoinedNats`."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -160,7 +160,9 @@ class NatsBackend:
             await self.server.request(f"STREAM.INFO.{self._records.stream}")
 
     def join(self, broker: Broker) -> Joined | None:
-        return JoinedNats(broker, self) if isinstance(broker, NatsBroker) else None
+        if isinstance(broker, NatsBroker) and set(broker.place.servers) & set(self.place.servers):
+            return JoinedNats(broker, self)
+        return None
 
     def twin(self) -> NatsBackend:
         return NatsBackend(self.place)

@@ -53,7 +53,9 @@ class NatsBroker:
         persistent=True,
     )
 
-    def __init__(self, place: Place, consumer: str | None = None, shared: tuple[dict[str, float], Leases] | None = None) -> None:
+    def __init__(
+        self, place: Place, consumer: str | None = None, shared: tuple[dict[str, float], Leases] | None = None
+    ) -> None:
         self.place = place
         self.consumer = consumer or os.urandom(8).hex()
         self._is_twin = shared is not None
@@ -223,11 +225,7 @@ class NatsBroker:
         subject = f"$JS.API.DIRECT.GET.{self.place.names.stream}"
         requests = [(subject, b"", b'{"seq":%d}' % stream_sequence(d.receipt)) for d in deliveries]
         answers = await self.server.ask(requests)
-        return {
-            delivery.receipt
-            for delivery, (headers, _) in zip(deliveries, answers, strict=True)
-            if not status_of(headers)
-        }
+        return {delivery.receipt for delivery, (headers, _) in zip(deliveries, answers, strict=True) if not status_of(headers)}
 
     async def extend(self, receipts: Sequence[str]) -> set[str]:
         held = [receipt for receipt in receipts if self._leases.is_live(receipt)]
@@ -352,4 +350,3 @@ class NatsBroker:
 
         moved: set[str] = await self._whole(moving)
         return moved
-

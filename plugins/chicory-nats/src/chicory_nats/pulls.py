@@ -41,9 +41,7 @@ _GONE = frozenset({409, 503})
 class Pulls:
     """One opened broker's ways to its messages. What comes when nobody waits any more is kept for whoever asks next."""
 
-    def __init__(
-        self, server: Server, names: Names, durables: Durables, leases: Leases, announced: dict[str, float]
-    ) -> None:
+    def __init__(self, server: Server, names: Names, durables: Durables, leases: Leases, announced: dict[str, float]) -> None:
         self._server, self._names, self._durables, self._leases = server, names, durables, leases
         self._announced = announced
         self._levels: dict[str, dict[int, float]] = {}

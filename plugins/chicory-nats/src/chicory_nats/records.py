@@ -182,4 +182,3 @@ class Records:
 def id_of(headers: bytes) -> str:
     """The id, or name, that a key ends with."""
     return plain(subject_of(headers).rpartition(".")[2])
-

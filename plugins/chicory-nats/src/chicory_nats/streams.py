@@ -87,7 +87,9 @@ async def ensure(server: Server, wanted: dict[str, Any]) -> None:
 def _compare(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:
     missing = [subject for subject in wanted["subjects"] if subject not in found.get("subjects", ())]
     if missing:
-        raise Fault(_EXISTS, f"stream {name} is there and takes no {', '.join(missing)}: another program's, or of another version")
+        raise Fault(
+            _EXISTS, f"stream {name} is there and takes no {', '.join(missing)}: another program's, or of another version"
+        )
     for key in _ESSENTIAL:
         ours, theirs = wanted.get(key), found.get(key)
         if key in wanted and not _agree(ours, theirs):

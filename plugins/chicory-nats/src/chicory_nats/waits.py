@@ -90,9 +90,7 @@ class Waits:
             topic.waiters.discard(waiter)
             await self._drop(topic)
 
-    async def _told(
-        self, topic: _Topic, waiter: asyncio.Future[ResultRecord | None]
-    ) -> tuple[bool, ResultRecord | None]:
+    async def _told(self, topic: _Topic, waiter: asyncio.Future[ResultRecord | None]) -> tuple[bool, ResultRecord | None]:
         """What the next change says; or that there was none for a while, or that some may have been missed."""
         await asyncio.wait([waiter], timeout=max(_LOOK, len(self._topics) / _LOOKS))
         if self._is_closed:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, final
 import msgspec
 
 from chicory.errors import BackendConnectionError
-from chicory.plugin import ResultRecord, TaskState, WorkerStats, store_then_settle
+from chicory.plugin import ResultRecord, Settled, TaskState, WorkerStats, store_then_settle
 from chicory_nats.broker import NatsBroker
 from chicory_nats.names import header, token
 from chicory_nats.reading import all_of, is_marker, seconds_of
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from types import TracebackType
 
-    from chicory.plugin import Broker, Delivery, Envelope, Joined, Settled, Settlement
+    from chicory.plugin import Broker, Delivery, Envelope, Joined, Settlement
 
 __all__ = ["NatsBackend"]
 
@@ -79,6 +79,11 @@ class NatsBackend:
     async def store(self, records: Sequence[ResultRecord]) -> list[bool]:
         with self.server.translated():
             return await self._records.store(records)
+
+    async def refused(self, claims: Mapping[str, ResultRecord]) -> AbstractSet[str]:
+        """Record the starts of what runs at most once; the receipts of those that had started before, and so must not."""
+        with self.server.translated():
+            return claims.keys() - await self._records.claim(claims)
 
     async def set_pending(self, records: Sequence[ResultRecord]) -> None:
         """Say PENDING of tasks that have a record and were put back."""
@@ -188,12 +193,25 @@ class JoinedNats:
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
         await self._broker.publish(self._broker.follow_ups(settlements))
         held = [settlement for settlement in settlements if self._broker.is_held(settlement.delivery)]
-        await self._backend.store([settlement.result for settlement in held if settlement.result is not None])
+        claims = {s.delivery.receipt: s.result for s in held if s.ends and s.result is not None and _is_claim(s.result)}
+        refused = await self._backend.refused(claims) if claims else frozenset()
+        results = [s.result for s in held if s.result is not None and s.delivery.receipt not in claims]
+        await self._backend.store(results)
         await self._backend.set_pending([record for s in held if (record := _put_back(s)) is not None])
-        return await self._broker.acknowledge(settlements)
+        answers = await self._broker.acknowledge(settlements)
+        if not refused:
+            return answers
+        return [
+            Settled.LOST if s.delivery.receipt in refused else answer for s, answer in zip(settlements, answers, strict=True)
+        ]
 
     async def finished(self, deliveries: Sequence[Delivery]) -> AbstractSet[str]:
         return await self._apart.finished(deliveries)
+
+
+def _is_claim(record: ResultRecord) -> bool:
+    """It says that a task starts that runs at most once."""
+    return record.holder is not None and not record.state.is_terminal
 
 
 def _put_back(settlement: Settlement) -> ResultRecord | None:

@@ -14,7 +14,7 @@ from chicory_nats.server import Fault, check, sequence_in
 from chicory_nats.wire import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from chicory_nats.server import Server
     from chicory_nats.wire import Request
@@ -65,6 +65,8 @@ class Records:
     def __init__(self, server: Server, bucket: str) -> None:
         self._server, self._bucket = server, bucket
         self._heads: dict[str, Head] = {}
+        self._claims: dict[str, str] = {}
+        """The receipts under which this process has claimed what runs at most once."""
         server.on_loss.append(self._heads.clear)
 
     @property
@@ -90,6 +92,23 @@ class Records:
         if code:
             check(headers, body, self.stream)
         return Head(sequence_of(headers), read(task_id, headers, body, self._server.now()))
+
+    async def claim(self, claims: Mapping[str, ResultRecord]) -> set[str]:
+        """Say by receipt who runs what at most once; return the receipts of those that nobody has started before.
+
+        A server that was killed may hand out again what it had been told the end of: a claim is for one receipt.
+        """
+        mine: list[tuple[str, ResultRecord]] = []
+        for (receipt, record), head in zip(claims.items(), await self.heads([r.id for r in claims.values()]), strict=True):
+            old = head.record
+            is_free = old is None or old.hop < record.hop or (old.holder is None and not old.state.is_terminal)
+            if is_free or self._claims.get(record.id) == receipt:
+                self._heads[record.id] = head
+                mine.append((receipt, record))
+        kept = await self.store([record for _, record in mine])
+        granted = {receipt: record for (receipt, record), is_kept in zip(mine, kept, strict=True) if is_kept}
+        self._claims |= {record.id: receipt for receipt, record in granted.items()}
+        return set(granted)
 
     async def store(self, records: Sequence[ResultRecord], *, only_over: bool = False) -> list[bool]:
         """Write each record that may follow what is there; with *only_over*, where something is there that has not ended."""
@@ -158,6 +177,7 @@ class Records:
         """Take note of what was written; what else is to be written about who holds it."""
         if record.state.is_terminal:
             self._heads.pop(record.id, None)
+            self._claims.pop(record.id, None)
         else:
             self._heads[record.id] = Head(sequence_in(answer), record)
         was_held = former.record is not None and former.record.holder is not None

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Self, final
 import msgspec
 
 from chicory.errors import BackendConnectionError
-from chicory.plugin import ResultRecord, Settled, TaskState, WorkerStats, store_then_settle
+from chicory.plugin import ResultRecord, WorkerStats
 from chicory_nats.broker import NatsBroker
+from chicory_nats.joined import JoinedNats
 from chicory_nats.names import header, token
 from chicory_nats.reading import all_of, is_marker, seconds_of
 from chicory_nats.records import PURGE, Records, id_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from types import TracebackType
 
-    from chicory.plugin import Broker, Delivery, Envelope, Joined, Settlement
+    from chicory.plugin import Broker, Joined
 
 __all__ = ["NatsBackend"]
 
@@ -80,15 +81,15 @@ class NatsBackend:
         with self.server.translated():
             return await self._records.store(records)
 
-    async def refused(self, claims: Mapping[str, ResultRecord]) -> AbstractSet[str]:
-        """Record the starts of what runs at most once; the receipts of those that had started before, and so must not."""
+    async def claim(self, claims: Mapping[str, ResultRecord]) -> AbstractSet[str]:
+        """See `Records.claim`."""
         with self.server.translated():
-            return claims.keys() - await self._records.claim(claims)
+            return await self._records.claim(claims)
 
-    async def set_pending(self, records: Sequence[ResultRecord]) -> None:
-        """Say PENDING of tasks that have a record and were put back."""
+    async def unclaim(self, receipt: str, record: ResultRecord) -> None:
+        """See `Records.unclaim`."""
         with self.server.translated():
-            await self._records.store(records, only_over=True)
+            await self._records.unclaim(receipt, record)
 
     async def fetch(self, ids: Sequence[str]) -> list[ResultRecord | None]:
         with self.server.translated():
@@ -171,53 +172,3 @@ class NatsBackend:
 
     def twin(self) -> NatsBackend:
         return NatsBackend(self.place)
-
-
-@final
-class JoinedNats:
-    """A broker and a backend, in three steps: what follows is published, the record kept, and only then the message ended.
-
-    A crash in between runs the task again. What it publishes then is dropped as a repeat; and if its record was kept,
-    it is settled without running.
-    """
-
-    tracks_pending = False
-
-    def __init__(self, broker: NatsBroker, backend: NatsBackend) -> None:
-        self._broker, self._backend = broker, backend
-        self._apart = store_then_settle(broker, backend)
-
-    async def publish(self, envelopes: Sequence[Envelope]) -> None:
-        await self._broker.publish(envelopes)
-
-    async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
-        await self._broker.publish(self._broker.follow_ups(settlements))
-        held = [settlement for settlement in settlements if self._broker.is_held(settlement.delivery)]
-        claims = {s.delivery.receipt: s.result for s in held if s.ends and s.result is not None and _is_claim(s.result)}
-        refused = await self._backend.refused(claims) if claims else frozenset()
-        results = [s.result for s in held if s.result is not None and s.delivery.receipt not in claims]
-        await self._backend.store(results)
-        await self._backend.set_pending([record for s in held if (record := _put_back(s)) is not None])
-        answers = await self._broker.acknowledge(settlements)
-        if not refused:
-            return answers
-        return [
-            Settled.LOST if s.delivery.receipt in refused else answer for s, answer in zip(settlements, answers, strict=True)
-        ]
-
-    async def finished(self, deliveries: Sequence[Delivery]) -> AbstractSet[str]:
-        return await self._apart.finished(deliveries)
-
-
-def _is_claim(record: ResultRecord) -> bool:
-    """It says that a task starts that runs at most once."""
-    return record.holder is not None and not record.state.is_terminal
-
-
-def _put_back(settlement: Settlement) -> ResultRecord | None:
-    """What a record says of a message that follows itself, unless its settlement says something else."""
-    if settlement.result is not None:
-        return None
-    own = settlement.delivery.envelope.id
-    hop = next((envelope.hop for envelope in settlement.publish if envelope.id == own), None)
-    return None if hop is None else ResultRecord(id=own, state=TaskState.PENDING, hop=hop)

@@ -10,7 +10,7 @@ from chicory.errors import BrokerConnectionError, BrokerFullError, PayloadTooLar
 from chicory.plugin import Capabilities, QueueStats, Settled
 from chicory_nats.browse import Browser
 from chicory_nats.consumers import Durables, Registry
-from chicory_nats.leases import Leases, stream_sequence
+from chicory_nats.leases import Leases, stored_at, stream_sequence
 from chicory_nats.names import TOP, delay_headers, header, message_headers
 from chicory_nats.pulls import Pulls
 from chicory_nats.reading import seconds_of
@@ -192,6 +192,10 @@ class NatsBroker:
             if settlement.publish and self.is_held(settlement.delivery)
             for envelope in settlement.publish
         ]
+
+    def may_be_repeated(self, delivery: Delivery) -> bool:
+        """Whether its message was there when the connection was lost: its server may have ended, and forgotten deliveries."""
+        return stored_at(delivery.receipt) < self.server.lost_at
 
     def is_held(self, delivery: Delivery) -> bool:
         """Whether its lease lives, for all that can be known here."""

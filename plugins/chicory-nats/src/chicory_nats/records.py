@@ -6,6 +6,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from chicory.plugin import ResultRecord, TaskState
 from chicory_nats.names import header, plain, token
@@ -14,7 +15,7 @@ from chicory_nats.server import Fault, check, sequence_in
 from chicory_nats.wire import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from chicory_nats.server import Server
     from chicory_nats.wire import Request
@@ -98,42 +99,56 @@ class Records:
 
         A server that was killed may hand out again what it had been told the end of: a claim is for one receipt.
         """
-        mine: list[tuple[str, ResultRecord]] = []
-        for (receipt, record), head in zip(claims.items(), await self.heads([r.id for r in claims.values()]), strict=True):
-            old = head.record
-            is_free = old is None or old.hop < record.hop or (old.holder is None and not old.state.is_terminal)
-            if is_free or self._claims.get(record.id) == receipt:
-                self._heads[record.id] = head
-                mine.append((receipt, record))
-        kept = await self.store([record for _, record in mine])
-        granted = {receipt: record for (receipt, record), is_kept in zip(mine, kept, strict=True) if is_kept}
-        self._claims |= {record.id: receipt for receipt, record in granted.items()}
-        return set(granted)
+        receipts, records = list(claims), list(claims.values())
 
-    async def store(self, records: Sequence[ResultRecord], *, only_over: bool = False) -> list[bool]:
-        """Write each record that may follow what is there; with *only_over*, where something is there that has not ended."""
+        def may_claim(index: int, head: Head) -> bool:
+            old, record = head.record, records[index]
+            is_free = old is None or (old.holder is None and not old.state.is_terminal)
+            return is_free or self._claims.get(record.id) == receipts[index]
+
+        await self._learn([record.id for record in records])
+        kept = await self._store(records, may_claim)
+        granted = [index for index, is_kept in enumerate(kept) if is_kept]
+        self._claims |= {records[index].id: receipts[index] for index in granted}
+        return {receipts[index] for index in granted}
+
+    async def unclaim(self, receipt: str, record: ResultRecord) -> None:
+        """What was claimed under *receipt* does not start here: say PENDING, if nobody has said anything else since."""
+        if self._claims.get(record.id) != receipt:
+            return
+        del self._claims[record.id]
+
+        def is_ours(_index: int, head: Head) -> bool:
+            return head.record is not None and head.record.holder == record.holder and not head.record.state.is_terminal
+
+        await self._learn([record.id])
+        await self._store([replace(record, state=TaskState.PENDING, holder=None, body=b"")], is_ours)
+
+    async def store(self, records: Sequence[ResultRecord]) -> list[bool]:
+        """Write each record that may follow what is there."""
+        return await self._store(records, lambda _index, _head: True)
+
+    async def _store(self, records: Sequence[ResultRecord], is_wanted: Callable[[int, Head], bool]) -> list[bool]:
         kept = [False] * len(records)
         left = list(range(len(records)))
         while left:
             turn: dict[str, int] = {}
             for index in left:
                 turn.setdefault(records[index].id, index)  # of one id, one after the other
-            mine = list(turn.values())
-            over = await self._store_once([records[index] for index in mine], kept, mine, only_over=only_over)
+            over = await self._store_once({index: records[index] for index in turn.values()}, kept, is_wanted)
             left = [index for index in left if index not in over]
         return kept
 
     async def _store_once(
-        self, records: Sequence[ResultRecord], kept: list[bool], places: Sequence[int], *, only_over: bool
+        self, records: Mapping[int, ResultRecord], kept: list[bool], is_wanted: Callable[[int, Head], bool]
     ) -> set[int]:
         """Try once; return the places of those that are decided."""
         over: set[int] = set()
-        await self._learn([r.id for r in records if only_over or self._is_unsure(r)])
+        await self._learn([record.id for record in records.values() if self._is_unsure(record)])
         sent: list[tuple[int, ResultRecord, Head]] = []
-        for place, record in zip(places, records, strict=True):
+        for place, record in records.items():
             head = self._heads.get(record.id, Head())
-            is_wanted = not only_over or (head.record is not None and not head.record.state.is_terminal)
-            if head.lets(record) and is_wanted:
+            if head.lets(record) and is_wanted(place, head):
                 sent.append((place, record, head))
             else:
                 over.add(place)

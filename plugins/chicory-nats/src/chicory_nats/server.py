@@ -109,6 +109,8 @@ class Server:
         self._pause = _FIRST_PAUSE
         self._is_closing = False
         self._skew = 0.0
+        self.lost_at = float("-inf")
+        """When the connection was lost last, on the server's clock."""
         self.on_loss: list[Callable[[], object]] = []
         """Called when the connection is lost."""
 
@@ -166,6 +168,7 @@ class Server:
             _log.info("connected to %s again", self.place.address)
             return
         self._is_back.clear()
+        self.lost_at = self.now()
         for tell in self.on_loss:
             tell()
         if not self._is_closing:

@@ -40,6 +40,8 @@ _STOP_WITHIN = 60.0
 _ENDED_WITHIN = 10.0
 _DAY = "86400"
 _HEARTBEAT_TTL = 2.0
+_UNKEPT = 1.0
+"""Seconds that may pass from a task's end until a server that is killed has kept its settlement."""
 _UNSETTLED = 0.05
 """Seconds that may pass from a task's end to its settlement."""
 
@@ -262,19 +264,16 @@ class _Run:
     async def _kill_server(self) -> None:
         """All that was started and not settled may be handed out again; the load goes on while the server is away."""
         pid = self._server.kill()
+        killed_at = time.monotonic()
         self._ledger.note(SERVER_KILLED, pid=pid)
-        in_flight = self._unsettled(time.monotonic())
+        await asyncio.sleep(self._rng.uniform(0.1, 0.5))
+        await self._server.start()
+        in_flight = self._unsettled(killed_at - _UNKEPT + _UNSETTLED)
         fault = Fault(
-            at=time.monotonic() - self._began,
-            after=len(self._accepted),
-            what="server killed",
-            pid=pid,
-            in_flight=len(in_flight),
+            at=killed_at - self._began, after=len(self._accepted), what="server killed", pid=pid, in_flight=len(in_flight)
         )
         self._timeline.append(fault)
         self._say(str(fault))
-        await asyncio.sleep(self._rng.uniform(0.1, 0.5))
-        await self._server.start()
 
     async def _is_stuck(self) -> bool:
         """Whether the process that stands still keeps the others from writing: it may be frozen in a transaction."""

@@ -192,6 +192,14 @@ def _is_of_an_upset(first: Run, second: Run, upsets: Sequence[float], lease: flo
     return any(first.started_at <= at + lease and at <= second.started_at <= at + 2 * lease + _MARGIN for at in upsets)
 
 
+def _was_forgotten(first: Run, second: Run, upsets: Sequence[float], lease: float) -> bool:
+    """The server was killed about when *first* was settled, and then knew no more of it: its message came again, at some time.
+
+    What it ended with stands all the same, for its record was kept.
+    """
+    return any(first.started_at - lease <= at <= second.started_at and first.started_at <= at + lease for at in upsets)
+
+
 def _outdated(
     by_task: Mapping[str, list[Run]], account: Account, processes: Mapping[int, _Frozen], upsets: Sequence[float]
 ) -> list[str]:
@@ -210,7 +218,7 @@ def _outdated(
         last = max(runs, key=lambda run: run.started_at, default=None)
         if last is None or last.pid == pid:
             continue
-        if not any(_is_of_an_upset(run, last, upsets, account.lease) for run in runs if run.pid == pid):
+        if not any(_was_forgotten(run, last, upsets, account.lease) for run in runs if run.pid == pid):
             found.append(f"{task_id} is of {pid}")
     return found
 

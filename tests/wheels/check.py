@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "chicory_core": ROOT,
+    "chicory_nats": ROOT / "plugins" / "chicory-nats",
     "chicory_redis": ROOT / "plugins" / "chicory-redis",
     "chicory_sqlite": ROOT / "plugins" / "chicory-sqlite",
 }

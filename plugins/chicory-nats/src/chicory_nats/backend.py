@@ -11,8 +11,8 @@ from chicory.errors import BackendConnectionError
 from chicory.plugin import ResultRecord, WorkerStats
 from chicory_nats.broker import NatsBroker
 from chicory_nats.joined import JoinedNats
-from chicory_nats.names import header, token
-from chicory_nats.reading import all_of, is_marker, seconds_of
+from chicory_nats.names import header, seconds_of, token
+from chicory_nats.reading import all_of, is_marker
 from chicory_nats.records import PURGE, Records, id_of
 from chicory_nats.server import Place, Server, check
 from chicory_nats.streams import bucket, ensure

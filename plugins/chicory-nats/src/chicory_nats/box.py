@@ -48,7 +48,7 @@ class Box:
     @classmethod
     async def open(cls, wire: Wire) -> Box:
         box = cls(wire)
-        box._subscription = await wire.listen(box._subject, box._hear)  # noqa: SLF001 - its own
+        box._subscription = await wire.listen(box._subject, box._hear)
         return box
 
     async def ask(self, subjects: Sequence[str], limit: int, seconds: float) -> None:

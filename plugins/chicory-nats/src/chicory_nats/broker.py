@@ -11,9 +11,8 @@ from chicory.plugin import Capabilities, QueueStats, Settled
 from chicory_nats.browse import Browser
 from chicory_nats.consumers import Durables, Registry
 from chicory_nats.leases import Leases, stored_at, stream_sequence
-from chicory_nats.names import TOP, delay_headers, header, message_headers
+from chicory_nats.names import TOP, delay_headers, header, message_headers, seconds_of
 from chicory_nats.pulls import Pulls
-from chicory_nats.reading import seconds_of
 from chicory_nats.server import Missing, Place, Server, check
 from chicory_nats.streams import bucket, ensure, messages
 from chicory_nats.wire import status_of

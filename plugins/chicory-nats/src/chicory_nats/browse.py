@@ -9,15 +9,15 @@ import msgspec
 from msgspec import Struct
 
 from chicory.plugin import QueuedMessage, QueuePage
-from chicory_nats.names import envelope_of, header, token
-from chicory_nats.reading import part_of, seconds_of, sequence_of, subject_of
+from chicory_nats.names import envelope_of, header, seconds_of, token
+from chicory_nats.reading import part_of, sequence_of, subject_of
 from chicory_nats.server import Fault, check
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from chicory_nats.consumers import Durables
-    from chicory_nats.names import Names
+    from chicory_nats.names import Names, seconds_of
     from chicory_nats.server import Server
 
 __all__ = ["Browser", "Found"]

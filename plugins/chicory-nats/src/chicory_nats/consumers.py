@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 from msgspec import Struct
 
-from chicory_nats.names import Names, header, plain, token
-from chicory_nats.reading import all_of, is_marker, seconds_of, sequence_of, subject_of
+from chicory_nats.names import Names, header, plain, seconds_of, token
+from chicory_nats.reading import all_of, is_marker, sequence_of, subject_of
 from chicory_nats.server import Fault, Missing, check
 
 if TYPE_CHECKING:

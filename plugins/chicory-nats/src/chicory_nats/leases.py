@@ -60,7 +60,7 @@ class Leases:
         return False
 
     def extend(self, receipts: Iterable[str], asked_at: float) -> set[str]:
-        """The server has taken note, before now, of an extension that was sent at *asked_at*; return those for which it came late.
+        """The server has taken note of extensions that were sent at *asked_at*; return those for which that was too late.
 
         A lease that has ended meanwhile may be another's already: the server would extend it all the same.
         """

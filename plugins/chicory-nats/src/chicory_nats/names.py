@@ -13,7 +13,18 @@ from chicory.plugin import Envelope
 if TYPE_CHECKING:
     from chicory_nats.wire import Answer
 
-__all__ = ["TOP", "Names", "delay_headers", "envelope_of", "header", "message_headers", "plain", "rfc3339", "token"]
+__all__ = [
+    "TOP",
+    "Names",
+    "delay_headers",
+    "envelope_of",
+    "header",
+    "message_headers",
+    "plain",
+    "rfc3339",
+    "seconds_of",
+    "token",
+]
 
 TOP = 9
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
@@ -137,3 +148,9 @@ def header(headers: bytes, name: bytes) -> str:
         return ""
     begin += len(name) + 4
     return headers[begin : headers.index(b"\r\n", begin)].decode("utf-8", "replace")
+
+
+def seconds_of(text: str) -> float:
+    """A server's time as seconds; it may have more digits than Python reads."""
+    head, _, digits = text.removesuffix("Z").partition(".")
+    return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}+00:00").timestamp()

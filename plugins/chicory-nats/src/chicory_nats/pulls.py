@@ -166,7 +166,7 @@ class Pulls:
         return f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer(queue, level)}"
 
     async def _ask(self, subjects: Sequence[str], limit: int, seconds: float) -> list[Delivery]:
-        """Up to *limit* messages from each of these, at once or within *seconds*; a consumer that is gone is made anew later."""
+        """Up to *limit* messages from each of these, at once or within *seconds*."""
         box = self._boxes.pop() if self._boxes else await Box.open(await self._server.wire())
         at = time.monotonic()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,17 +16,11 @@ if TYPE_CHECKING:
     from chicory_nats.server import Server
     from chicory_nats.wire import Answer
 
-__all__ = ["all_of", "is_marker", "part_of", "seconds_of", "sequence_of", "subject_of"]
+__all__ = ["all_of", "is_marker", "part_of", "sequence_of", "subject_of"]
 
 _CHUNK = 200
 _END = frozenset({204, 404})
 _encode = msgspec.json.Encoder().encode
-
-
-def seconds_of(text: str) -> float:
-    """A server's time as seconds; it may have more digits than Python reads."""
-    head, _, digits = text.removesuffix("Z").partition(".")
-    return datetime.fromisoformat(f"{head}.{digits[:6]:0<6}+00:00").timestamp()
 
 
 def subject_of(headers: bytes) -> str:

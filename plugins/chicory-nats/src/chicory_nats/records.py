@@ -9,8 +9,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from chicory.plugin import ResultRecord, TaskState
-from chicory_nats.names import header, plain, token
-from chicory_nats.reading import is_marker, seconds_of, sequence_of, subject_of
+from chicory_nats.names import header, plain, seconds_of, token
+from chicory_nats.reading import is_marker, sequence_of, subject_of
 from chicory_nats.server import Fault, check, sequence_in
 from chicory_nats.wire import status_of
 

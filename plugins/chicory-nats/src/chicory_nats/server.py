@@ -6,14 +6,13 @@ import asyncio
 import logging
 import time
 from contextlib import contextmanager
-from datetime import datetime
 from random import Random
 from typing import TYPE_CHECKING, Any, Self, final
 
 import msgspec
 from msgspec import Struct, field
 
-from chicory_nats.names import Names
+from chicory_nats.names import Names, seconds_of
 from chicory_nats.wire import ConnectionLost, NotPermitted, Wire, status_of
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Fault(Exception):  # noqa: N818 - the word is the server's: it answered wi
         self.code, self.text = code, text
 
     def __str__(self) -> str:
-        return f"{self.text} ({self.code})"
+        return f"{self.text} ({self.code})" if self.code else self.text
 
     @property
     def means_full(self) -> bool:
@@ -118,15 +117,20 @@ class Server:
         """Connect, so that a server that is not there, or is too old, is noticed at once. Leaves nothing open if it fails."""
         try:
             with self.translated():
-                wire = await self._connect()
-                if wire.version < OLDEST:
-                    text = ".".join(map(str, wire.version))
-                    raise Fault(0, f"it is version {text}, and delays need message schedules, which are there from 2.12 on")
+                _check_version(await self.look())
                 await self.request("INFO")
         except BaseException:
             await self.close()
             raise
         return self
+
+    async def look(self) -> tuple[int, ...]:
+        """Connect to whatever there is; its version.
+
+        Raises:
+            ConnectionLost: there is nothing.
+        """
+        return (await self._connect()).version
 
     async def close(self) -> None:
         self._is_closing = True
@@ -262,7 +266,7 @@ class Server:
         begin = time.time()
         there = (await self.request(f"STREAM.INFO.{stream}"))["ts"]
         end = time.time()
-        skew = datetime.fromisoformat(there[:26].rstrip("Z") + "+00:00").timestamp() - (begin + end) / 2
+        skew = seconds_of(there) - (begin + end) / 2
         self._skew = skew if abs(skew) > _SAME_CLOCK + (end - begin) else 0.0
 
     @property
@@ -273,6 +277,12 @@ class Server:
     def now(self) -> float:
         """The time there."""
         return time.time() + self._skew
+
+
+def _check_version(version: tuple[int, ...]) -> None:
+    if version < OLDEST:
+        text = ".".join(map(str, version))
+        raise Fault(0, f"it is version {text}, and what is delayed needs message schedules, which are there from 2.12 on")
 
 
 def check(headers: bytes, answer: bytes, about: str) -> None:

@@ -30,6 +30,8 @@ __all__ = ["NatsBackend"]
 
 _BEAT_KEPT = 86_400
 """Seconds after which the heartbeat of a worker is forgotten, if nobody cleans up before."""
+_CLAIMED_WITHIN = 60.0
+"""Seconds after which a key that says who holds a task is over if the task's record does not say so too."""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(WorkerStats).decode
 
@@ -86,10 +88,10 @@ class NatsBackend:
         with self.server.translated():
             return await self._records.claim(claims)
 
-    async def unclaim(self, receipt: str, record: ResultRecord) -> None:
+    async def unclaim(self, receipt: str, record: ResultRecord, *, comes_again: bool) -> None:
         """See `Records.unclaim`."""
         with self.server.translated():
-            await self._records.unclaim(receipt, record)
+            await self._records.unclaim(receipt, record, comes_again=comes_again)
 
     async def fetch(self, ids: Sequence[str]) -> list[ResultRecord | None]:
         with self.server.translated():
@@ -107,14 +109,19 @@ class NatsBackend:
         by_holder: dict[str, list[ResultRecord]] = defaultdict(list)
         with self.server.translated():
             keys = all_of(self.server, self._records.stream, f"$KV.{self.place.names.results}.h.*")
-            ids = [id_of(headers) async for headers, _ in keys if not is_marker(headers)]
+            since = {
+                id_of(headers): seconds_of(header(headers, b"Nats-Time-Stamp"))
+                async for headers, _ in keys
+                if not is_marker(headers)
+            }
+            ids = list(since)
             heads = await self._records.heads(ids)
             over = []
             for task_id, head in zip(ids, heads, strict=True):
                 record = head.record
                 if record is not None and record.holder is not None and not record.state.is_terminal:
                     by_holder[record.holder].append(record)
-                elif record is None or record.state.is_terminal:
+                elif self.server.now() - since[task_id] > _CLAIMED_WITHIN:  # it is written before the record
                     over.append(task_id)
             await self._purge([self._records.holding(task_id) for task_id in over])
         return by_holder

@@ -221,6 +221,11 @@ class NatsBroker:
                 found.append(Settled.LOST if receipt in there else Settled.GONE)
         return found
 
+    async def is_there(self, delivery: Delivery) -> bool:
+        """Whether its message is still in the stream."""
+        with self.server.translated():
+            return bool(await self._there([delivery]))
+
     async def _there(self, deliveries: Sequence[Delivery]) -> set[str]:
         """The receipts of those whose message is still in the stream."""
         if not deliveries:

@@ -44,9 +44,8 @@ class JoinedNats:
         await self._broker.publish(self._broker.follow_ups(settlements))
         held = [settlement for settlement in settlements if self._broker.is_held(settlement.delivery)]
         refused = await self._claim(held)
-        records = [s.result for s in held if s.result is not None and not _is_claim(s)]
-        await self._backend.store([*records, *filter(None, map(_put_back, held))])
-        ended = [s for s in settlements if s.delivery.receipt not in refused or s.delivery.delivery_count > _REFUSALS]
+        refused = {*refused, *await self._store([s for s in held if not _is_claim(s)])}
+        ended = [s for s in settlements if s.delivery.receipt not in refused or _is_claim_too_often(s)]
         answers = dict(zip((s.delivery.receipt for s in ended), await self._broker.acknowledge(ended), strict=True))
         for receipt, answer in answers.items():
             if answer is Settled.DONE:
@@ -55,6 +54,20 @@ class JoinedNats:
             Settled.LOST if s.delivery.receipt in refused else answers.get(s.delivery.receipt, Settled.LOST)
             for s in settlements
         ]
+
+    async def _store(self, settlements: Sequence[Settlement]) -> AbstractSet[str]:
+        """Keep the records; return the receipts of those that came late: somebody else has the message, and works on it."""
+        by_receipt = {s.delivery.receipt: record for s in settlements if (record := s.result or _put_back(s)) is not None}
+        kept = await self._backend.store(list(by_receipt.values()))
+        late = {receipt: by_receipt[receipt].id for receipt, is_kept in zip(by_receipt, kept, strict=True) if not is_kept}
+        if not late:
+            return frozenset()
+        found = await self._backend.fetch(list(late.values()))
+        return {
+            receipt
+            for receipt, record in zip(late, found, strict=True)
+            if record is not None and not record.state.is_terminal and record.holder is None
+        }
 
     async def _claim(self, settlements: Sequence[Settlement]) -> AbstractSet[str]:
         """Put starts on record of what runs at most once; return the receipts of those that had started before.
@@ -90,7 +103,7 @@ class JoinedNats:
         """What was claimed and could not be settled in time has not started here: others may."""
         for receipt, (delivery, record) in list(self._claims.items()):
             if not self._broker.is_held(delivery):
-                await self._backend.unclaim(receipt, record)
+                await self._backend.unclaim(receipt, record, comes_again=await self._broker.is_there(delivery))
                 self._claims.pop(receipt, None)
 
 
@@ -102,6 +115,10 @@ def _is_claim(settlement: Settlement) -> bool:
     """It says that a task starts that runs at most once."""
     record = settlement.result
     return settlement.ends and record is not None and record.holder is not None and not record.state.is_terminal
+
+
+def _is_claim_too_often(settlement: Settlement) -> bool:
+    return _is_claim(settlement) and settlement.delivery.delivery_count > _REFUSALS
 
 
 def _put_back(settlement: Settlement) -> ResultRecord | None:

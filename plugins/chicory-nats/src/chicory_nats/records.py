@@ -112,8 +112,11 @@ class Records:
         self._claims |= {records[index].id: receipts[index] for index in granted}
         return {receipts[index] for index in granted}
 
-    async def unclaim(self, receipt: str, record: ResultRecord) -> None:
-        """What was claimed under *receipt* does not start here: say PENDING, if nobody has said anything else since."""
+    async def unclaim(self, receipt: str, record: ResultRecord, *, comes_again: bool) -> None:
+        """What was claimed under *receipt* does not start here: say so, if nobody has said anything else since.
+
+        It is PENDING if its message *comes_again*; else it is held by nobody who lives, so that a clean-up ends it.
+        """
         if self._claims.get(record.id) != receipt:
             return
         del self._claims[record.id]
@@ -122,7 +125,10 @@ class Records:
             return head.record is not None and head.record.holder == record.holder and not head.record.state.is_terminal
 
         await self._learn([record.id])
-        await self._store([replace(record, state=TaskState.PENDING, holder=None, body=b"")], is_ours)
+        changed = (
+            {"state": TaskState.PENDING, "holder": None, "body": b""} if comes_again else {"holder": f"{record.holder} (lost)"}
+        )
+        await self._store([replace(record, **changed)], is_ours)
 
     async def store(self, records: Sequence[ResultRecord]) -> list[bool]:
         """Write each record that may follow what is there."""
@@ -152,6 +158,7 @@ class Records:
                 sent.append((place, record, head))
             else:
                 over.add(place)
+        await self._hold([self._holder(record) for _, record, _ in sent if _is_held(record)])
         answers = await self._server.ask([self._request(record, head.revision) for _, record, head in sent])
         overtaken: list[str] = []
         moved: list[Request] = []
@@ -196,10 +203,12 @@ class Records:
         else:
             self._heads[record.id] = Head(sequence_in(answer), record)
         was_held = former.record is not None and former.record.holder is not None
-        if record.holder is not None and not record.state.is_terminal:
-            yield self.holding(record.id), b"", token(record.holder).encode()
-        elif was_held:
+        if was_held and not _is_held(record):
             yield self.holding(record.id), PURGE, b""
+
+    def _holder(self, record: ResultRecord) -> Request:
+        """Written before the record: a record that nobody finds would never be ended."""
+        return self.holding(record.id), b"", token(record.holder or "").encode()
 
     async def _hold(self, requests: Sequence[Request]) -> None:
         for headers, body in await self._server.ask(requests):
@@ -212,6 +221,10 @@ class Records:
             self._heads.pop(task_id, None)
         await self._hold([(self.subject(task_id), PURGE, b"") for task_id in there])
         return len(there)
+
+
+def _is_held(record: ResultRecord) -> bool:
+    return record.holder is not None and not record.state.is_terminal
 
 
 def id_of(headers: bytes) -> str:

@@ -117,5 +117,5 @@ def test_the_core_imports_no_client_library_and_no_plugin():
                     found.append(f"{file.relative_to(SOURCE)}:{node.lineno} {name}")
 
     # What type checkers see of the plugins in this repository, and uvloop in the command that may use it.
-    sections = [f"chicory_{name}.settings" for name in ("redis", "sqlite") for _ in range(2)]
+    sections = [f"chicory_{name}.settings" for name in ("nats", "redis", "sqlite") for _ in range(2)]
     assert [f.split(" ")[1] for f in found] == ["uvloop", *sections]

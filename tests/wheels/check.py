@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "chicory_core": ROOT,
     "chicory_dlq": ROOT / "plugins" / "chicory-dlq",
+    "chicory_nats": ROOT / "plugins" / "chicory-nats",
     "chicory_otel": ROOT / "plugins" / "chicory-otel",
     "chicory_redis": ROOT / "plugins" / "chicory-redis",
     "chicory_sqlite": ROOT / "plugins" / "chicory-sqlite",

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     # What type checkers see of the plugins that live in this repository; at run time they are found by name.
+    from chicory_nats.settings import NatsBackendConfig as NatsBackendConfig  # noqa: PLC0414 - re-exported
+    from chicory_nats.settings import NatsBrokerConfig as NatsBrokerConfig  # noqa: PLC0414
     from chicory_redis.settings import RedisBackendConfig as RedisBackendConfig  # noqa: PLC0414 - re-exported
     from chicory_redis.settings import RedisBrokerConfig as RedisBrokerConfig  # noqa: PLC0414
     from chicory_sqlite.settings import SqliteBackendConfig as SqliteBackendConfig  # noqa: PLC0414 - re-exported
@@ -228,6 +230,7 @@ class BrokerConfig(_Sections[BrokerSection]):
     _base: ClassVar[type[PluginSettings]] = BrokerSection
     _url_model: ClassVar[type[_Url]] = _BrokerUrl
     if TYPE_CHECKING:
+        nats: NatsBrokerConfig
         redis: RedisBrokerConfig
         sqlite: SqliteBrokerConfig
 
@@ -240,6 +243,7 @@ class BackendConfig(_Sections[BackendSection]):
     _base: ClassVar[type[PluginSettings]] = BackendSection
     _url_model: ClassVar[type[_Url]] = _BackendUrl
     if TYPE_CHECKING:
+        nats: NatsBackendConfig
         redis: RedisBackendConfig
         sqlite: SqliteBackendConfig
 

@@ -48,24 +48,33 @@ def source_files(folder: Path | None) -> list[Path]:
     return files
 
 
-def run_demo(files: Sequence[Path], *, workers: int, chaos: bool, on_progress: Callable[[Report], None]) -> Report:
+def run_demo(
+    files: Sequence[Path], *, workers: int, chaos: bool, on_progress: Callable[[Report], None], plugin: str | None = None
+) -> Report:
     """Count *files* on that many worker processes; with *chaos*, one of them is killed half-way.
+
+    Messages go through a file of their own, or through the server of *plugin*, as its settings say.
 
     *on_progress* is called whenever a result came. What is not in the report's numbers is lost, and counted as that.
     """
     with tempfile.TemporaryDirectory(prefix="chicory-demo-") as folder:
         url = f"sqlite:///{folder}/demo.db"
-        with launching(Launch(broker=url, worker={"lease_seconds": LEASE_SECONDS})):
+        known = {"lease_seconds": LEASE_SECONDS}
+        launch = Launch(broker=url, worker=known) if plugin is None else Launch(plugins=(plugin,), worker=known)
+        with launching(launch):
             tasks: Any = import_module("chicory.demo.tasks")
-        with _workers(Path(folder), url, workers):
+        with _workers(Path(folder), ["--broker", url] if plugin is None else ["--plugin", plugin], workers):
             return asyncio.run(_count(tasks, files, workers=workers, chaos=chaos, on_progress=on_progress))
 
 
 @contextmanager
-def _workers(folder: Path, url: str, count: int) -> Iterator[None]:
-    """A supervisor with *count* worker processes; stopped at the end."""
-    command = worker_command(["chicory.demo.tasks:app", "--workers", str(count), "--broker", url, "--log-level", "WARNING"])
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHICORY_")}
+def _workers(folder: Path, where: Sequence[str], count: int) -> Iterator[None]:
+    """A supervisor with *count* worker processes; stopped at the end. *where* are the options that say where messages go."""
+    command = worker_command(["chicory.demo.tasks:app", "--workers", str(count), *where, "--log-level", "WARNING"])
+    kept = ("CHICORY_BROKER_", "CHICORY_BACKEND_") if "--plugin" in where else ()
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("CHICORY_") or name.startswith(kept)
+    }
     environment["CHICORY_WORKER_LEASE_SECONDS"] = str(LEASE_SECONDS)
     log = folder / "workers.log"
     with log.open("wb") as errors:

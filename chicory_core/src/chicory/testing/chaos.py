@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,8 @@ __all__ = ["main"]
 @click.option("--concurrency", default=16, show_default=True, type=click.IntRange(min=1), help="Tasks at once in each.")
 @click.option("--kills", default=20, show_default=True, type=click.IntRange(min=0), help="How often one gets SIGKILL.")
 @click.option("--stops", default=10, show_default=True, type=click.IntRange(min=0), help="How often one gets SIGSTOP.")
+@click.option("--server-kills", default=0, show_default=True, type=click.IntRange(min=0), help="How often the server gets it.")
+@click.option("--server-command", metavar="COMMAND", help="Starts that server, where the broker's URL says; needed to kill it.")
 @click.option("--lease", default=2.0, show_default=True, type=click.FloatRange(min=0.5), help="Seconds of a lease.")
 @click.option("--seed", type=int, help="Repeats the tasks and faults of another run; unless given, a new one.")
 def main(
@@ -33,6 +36,8 @@ def main(
     concurrency: int,
     kills: int,
     stops: int,
+    server_kills: int,
+    server_command: str | None,
     lease: float,
     seed: int | None,
 ) -> None:
@@ -40,6 +45,8 @@ def main(
 
     Exit code 0: every promise was kept. 1: one was not; ledger and logs stay where the last line says.
     """
+    if server_kills and not server_command:
+        raise click.UsageError("--server-kills needs --server-command: the command that starts the server")
     folder = Path(tempfile.mkdtemp(prefix="chicory-chaos-"))
     settings = {"CHICORY_BROKER_URL": broker or f"sqlite:///{folder}/chaos.db"}
     if backend is not None:
@@ -50,6 +57,8 @@ def main(
         concurrency=concurrency,
         kills=kills,
         stops=stops,
+        server_kills=server_kills,
+        server_command=tuple(shlex.split(server_command or "")),
         lease=lease,
         seed=secrets.randbelow(10**6) if seed is None else seed,
         settings=settings,

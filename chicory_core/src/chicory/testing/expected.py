@@ -37,10 +37,11 @@ class Moment(Struct, frozen=True):
 class ExpectedMessage:
     """One message that the broker must have."""
 
-    __slots__ = ("count", "due", "envelope", "is_first_use", "lapsed", "order", "receipt", "until")
+    __slots__ = ("count", "due", "envelope", "grain", "is_first_use", "lapsed", "order", "receipt", "until")
 
-    def __init__(self, envelope: Envelope, at: Moment, order: int, *, is_first_use: bool) -> None:
+    def __init__(self, envelope: Envelope, at: Moment, order: int, *, is_first_use: bool, grain: float) -> None:
         self.envelope, self.order, self.is_first_use = envelope, order, is_first_use
+        self.grain = grain
         self.due = at.begin if envelope.due is None else envelope.due.timestamp()
         self.count = 0
         self.receipt: str | None = None
@@ -63,7 +64,7 @@ class ExpectedMessage:
     def is_surely_ready(self, at: Moment, *, promptly: bool) -> bool:
         if self.receipt is not None or self.lapsed:
             return promptly and not self.may_be_leased(at)
-        return self.due <= at.begin - _CLOSE or self.envelope.due is None
+        return self.due <= at.begin - self.grain or self.envelope.due is None
 
     def may_be_ready(self, at: Moment) -> bool:
         return not self.is_surely_leased(at) and (self.count > 0 or self.due <= at.end + _CLOSE)
@@ -74,7 +75,7 @@ class ExpectedMessage:
             return False
         if self.envelope.priority != other.envelope.priority:
             return self.envelope.priority > other.envelope.priority
-        if abs(self.due - other.due) > _CLOSE:
+        if abs(self.due - other.due) > self.grain:
             return self.due < other.due
         is_plain = all(m.is_first_use and m.envelope.due is None for m in (self, other))
         return is_plain and self.order < other.order
@@ -84,11 +85,13 @@ class ExpectedMessage:
 class ExpectedQueues:
     """The messages that a broker with these *capabilities* must have.
 
-    *promptly*: a lease that has ended is seen by the very next receive, not only soon.
+    *promptly*: a lease that has ended is seen by the very next receive, not only soon. *grain*: seconds by which what is
+    delayed may be late, and in which what becomes due may come in another order.
     """
 
-    def __init__(self, capabilities: Capabilities, lease: float, *, promptly: bool) -> None:
+    def __init__(self, capabilities: Capabilities, lease: float, *, promptly: bool, grain: float = 0.0) -> None:
         self.capabilities, self.lease, self.promptly = capabilities, lease, promptly
+        self.grain = max(_CLOSE, grain)
         self.messages: dict[str, ExpectedMessage] = {}
         self.receipts: dict[str, set[str]] = {}
         """Of all deliveries so far, by dedup key: one that is published anew may use its receipts again."""
@@ -108,7 +111,7 @@ class ExpectedQueues:
         self._orders += 1
         is_first_use = envelope.id not in self._used
         self._used.add(envelope.id)
-        self.messages[envelope.id] = ExpectedMessage(envelope, at, self._orders, is_first_use=is_first_use)
+        self.messages[envelope.id] = ExpectedMessage(envelope, at, self._orders, is_first_use=is_first_use, grain=self.grain)
         self.published[envelope.dedup_key] = at
         self.receipts.pop(envelope.dedup_key, None)
         self.ended.pop(envelope.id, None)
@@ -242,7 +245,7 @@ class ExpectedQueues:
         found = (stats.ready, stats.delayed, stats.running)
         assert sum(found) == len(messages), f"{stats.queue}: {found}, expected {self._ids(messages)}"
         running = _range(messages, surely=lambda m: m.is_surely_leased(at), maybe=lambda m: m.receipt is not None or m.lapsed)
-        delayed = _range(messages, surely=lambda m: _is_early(m, at.end), maybe=lambda m: _is_early(m, at.begin))
+        delayed = _range(messages, surely=lambda m: _is_early(m, at.end), maybe=lambda m: _is_early(m, at.begin - self.grain))
         assert stats.running in running, f"{stats.queue}: {stats.running} running, not {running} of {self._ids(messages)}"
         assert stats.delayed in delayed, f"{stats.queue}: {stats.delayed} delayed, not {delayed} of {self._ids(messages)}"
         assert (stats.oldest_seconds is None) == (stats.ready == 0), f"{stats.queue}: {stats}"
@@ -282,7 +285,7 @@ def _states(message: ExpectedMessage, at: Moment) -> set[str]:
         return {"running"}
     if message.count:
         return {"running", "ready"}
-    early, late = _is_early(message, at.begin), _is_early(message, at.end)
+    early, late = _is_early(message, at.begin - message.grain), _is_early(message, at.end)
     return ({"delayed"} if early else set()) | ({"ready"} if not late else set())
 
 

@@ -69,6 +69,8 @@ class Histories(RuleBasedStateMachine):
     promptly = True
     """A lease that has ended is seen by the very next receive. If False: by one that waits for ``patience`` seconds."""
     patience = 5.0
+    grain = 0.0
+    """Seconds by which what is delayed may be late."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +108,7 @@ class Histories(RuleBasedStateMachine):
         for number in range(CONSUMERS):
             self._open(number)
         self.capabilities = self._brokers[0].capabilities
-        self.expected = ExpectedQueues(self.capabilities, self.lease, promptly=self.promptly)
+        self.expected = ExpectedQueues(self.capabilities, self.lease, promptly=self.promptly, grain=self.grain)
 
     def teardown(self) -> None:
         try:

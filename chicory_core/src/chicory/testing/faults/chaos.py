@@ -16,8 +16,9 @@ from chicory.errors import BrokerError
 from chicory.message import TaskState
 from chicory.result import AsyncResult
 from chicory.testing.clock import eventually
-from chicory.testing.faults.invariants import Account, Audit, audit
+from chicory.testing.faults.invariants import SERVER_KILLED, Account, Audit, audit
 from chicory.testing.faults.ledger import Ledger
+from chicory.testing.faults.store_server import StoreServer
 from chicory.testing.faults.workers import WorkerProcess, Workers
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _STOP_WITHIN = 60.0
 _ENDED_WITHIN = 10.0
 _DAY = "86400"
 _HEARTBEAT_TTL = 2.0
+_UNKEPT = 1.0
+"""Seconds that may pass from a task's end until a server that is killed has kept its settlement."""
 _UNSETTLED = 0.05
 """Seconds that may pass from a task's end to its settlement."""
 
@@ -51,6 +54,9 @@ class Plan(Struct, frozen=True, kw_only=True):
     concurrency: int = 16
     kills: int = 5
     stops: int = 2
+    server_kills: int = 0
+    server_command: tuple[str, ...] = ()
+    """Starts the store's server, which this run then kills, and starts again where its data are."""
     lease: float = 2.0
     long: float = 0.002
     """Share of the tasks that run for longer than a lease."""
@@ -118,11 +124,14 @@ async def run_chaos(plan: Plan, folder: Path, *, say: Callable[[str], object] = 
         "CHICORY_RESULT_TTL": _DAY,
     }
     workers = Workers(folder, ledger, {**settings, **plan.settings})
+    server = StoreServer(plan.server_command, folder)
     try:
+        await server.start()
         async with app_on(plan.settings) as app, app_on(plan.settings) as observer:
-            return await _Run(plan, app, observer, workers, ledger, say).play()
+            return await _Run(plan, app, observer, workers, ledger, say, server).play()
     finally:
         workers.end()
+        server.end()
         ledger.close()
 
 
@@ -135,8 +144,16 @@ def app_on(settings: Mapping[str, str]) -> Chicory:
 @final
 class _Run:
     def __init__(
-        self, plan: Plan, app: Chicory, observer: Chicory, workers: Workers, ledger: Ledger, say: Callable[[str], object]
+        self,
+        plan: Plan,
+        app: Chicory,
+        observer: Chicory,
+        workers: Workers,
+        ledger: Ledger,
+        say: Callable[[str], object],
+        server: StoreServer,
     ) -> None:
+        self._server = server
         self._plan, self._workers, self._ledger, self._say = plan, workers, ledger, say
         self._app, self._observer = app, observer  # reads must not wait behind a publish that waits
         self._rng = Random(plan.seed)
@@ -217,12 +234,15 @@ class _Run:
     def _schedule(self) -> list[tuple[int, str]]:
         """After how many accepted tasks what happens."""
         plan = self._plan
-        kinds = ["kill"] * plan.kills + ["stop"] * plan.stops
+        kinds = ["kill"] * plan.kills + ["stop"] * plan.stops + ["server"] * plan.server_kills
         self._rng.shuffle(kinds)
         first, last = plan.tasks // 20, plan.tasks - plan.tasks // 20
         return list(zip(sorted(self._rng.randint(first, last) for _ in kinds), kinds, strict=True))
 
     async def _do(self, kind: str) -> None:
+        if kind == "server":
+            await self._kill_server()
+            return
         await eventually(lambda: len(self._live) > 1, within=_DRAIN_WITHIN)
         victim = self._live.pop(self._rng.randrange(len(self._live)))
         await asyncio.sleep(self._rng.uniform(0.0, 0.05))
@@ -240,6 +260,20 @@ class _Run:
         seconds = self._rng.uniform(*_FROZEN_LEASES) * self._plan.lease
         self._note(f"SIGSTOP {seconds:.1f} s", victim, in_flight)
         self._frozen.add(asyncio.create_task(self._thaw(victim, seconds, in_flight, frozen_at if is_stuck else None)))
+
+    async def _kill_server(self) -> None:
+        """All that was started and not settled may be handed out again; the load goes on while the server is away."""
+        pid = self._server.kill()
+        killed_at = time.monotonic()
+        self._ledger.note(SERVER_KILLED, pid=pid)
+        await asyncio.sleep(self._rng.uniform(0.1, 0.5))
+        await self._server.start()
+        in_flight = self._unsettled(killed_at - _UNKEPT + _UNSETTLED)
+        fault = Fault(
+            at=killed_at - self._began, after=len(self._accepted), what="server killed", pid=pid, in_flight=len(in_flight)
+        )
+        self._timeline.append(fault)
+        self._say(str(fault))
 
     async def _is_stuck(self) -> bool:
         """Whether the process that stands still keeps the others from writing: it may be frozen in a transaction."""
@@ -317,6 +351,7 @@ class _Run:
             in_flight=sum(fault.in_flight for fault in self._timeline),
             lease=self._plan.lease,
             left=left,
+            fenced=self._app.broker.capabilities.fenced,
         )
         counted: dict[str, int] = {}
         for state in states.values():

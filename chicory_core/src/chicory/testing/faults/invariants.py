@@ -18,9 +18,14 @@ if TYPE_CHECKING:
 
     from chicory.testing.faults.ledger import Fact
 
-__all__ = ["Account", "Audit", "Run", "audit"]
+__all__ = ["SERVER_KILLED", "Account", "Audit", "Run", "audit"]
+
+SERVER_KILLED = "server_killed"
+"""The kind of fact that says so."""
 
 _SHOWN = 5
+_WAKING = 0.1
+"""Seconds after which a worker that wakes knows what it has lost."""
 _MARGIN = 2.5
 """Seconds that a worker which was frozen gets, once it wakes, to stop what it has lost, on a busy machine."""
 
@@ -55,6 +60,8 @@ class Account(Struct, frozen=True, kw_only=True):
     lease: float = 30.0
     left: int = 0
     """Messages that are still in their queues."""
+    fenced: bool = True
+    """The store knows who holds a message. One that does not may forget it when its server is killed, and hand it out again."""
 
 
 @final
@@ -75,7 +82,9 @@ class Audit(Struct, kw_only=True):
 
 def audit(facts: Iterable[Fact], account: Account) -> Audit:
     """Check the seven invariants of the fault suite; each that is broken is one line, with some ids."""
+    facts = list(facts)
     runs, ends_of_processes = _runs_of(facts)
+    upsets = [] if account.fenced else [fact.at for fact in facts if fact.kind == SERVER_KILLED]
     by_task: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
         by_task[run.task_id].append(run)
@@ -84,8 +93,8 @@ def audit(facts: Iterable[Fact], account: Account) -> Audit:
     for name, broken in (
         ("I1 lost: accepted, and never started", _never_started(by_task, account)),
         ("I1 stuck: accepted, and not ended", _not_ended(account)),
-        ("I3 overlapping runs", _overlapping(by_task, ends_of_processes, account.lease)),
-        ("I4 the result of a run that was not the last one", _outdated(by_task, account)),
+        ("I3 overlapping runs", _overlapping(by_task, ends_of_processes, account.lease, upsets)),
+        ("I4 the result of a run that was not the last one", _outdated(by_task, account, ends_of_processes, upsets)),
         ("I5 at most once, and started again", [i for i in account.at_most_once if len(by_task.get(i, ())) > 1]),
         ("I6 one id published twice, and run twice", _doubled(by_task, account)),
     ):
@@ -140,7 +149,9 @@ def _not_ended(account: Account) -> list[str]:
     return [f"{task_id} is {state and state.value}" for task_id, state in known if state is None or not state.is_terminal]
 
 
-def _overlapping(by_task: Mapping[str, list[Run]], processes: Mapping[int, _Frozen], lease: float) -> list[str]:
+def _overlapping(
+    by_task: Mapping[str, list[Run]], processes: Mapping[int, _Frozen], lease: float, upsets: Sequence[float]
+) -> list[str]:
     found = []
     for task_id, runs in by_task.items():
         ordered = sorted(runs, key=lambda run: run.started_at)
@@ -148,7 +159,9 @@ def _overlapping(by_task: Mapping[str, list[Run]], processes: Mapping[int, _Froz
             process = processes.get(first.pid, _Frozen())
             until = min(first.ended_at if first.ended_at is not None else float("inf"), process.killed_at)
             other = processes.get(second.pid, _Frozen())
-            if until > second.started_at and not _is_excused(first, second, until, process, other, lease):
+            if until <= second.started_at or _is_of_an_upset(first, second, upsets, lease):
+                continue
+            if not _is_excused(first, second, until, process, other, lease):
                 found.append(f"{task_id}: in {first.pid} until {until:.2f}, in {second.pid} from {second.started_at:.2f}")
     return found
 
@@ -166,16 +179,46 @@ def _is_excused(first: Run, second: Run, until: float, process: _Frozen, other: 
     return went_on or began_late
 
 
-def _outdated(by_task: Mapping[str, list[Run]], account: Account) -> list[str]:
+def _began_on_waking(run: Run, process: _Frozen, lease: float) -> bool:
+    """It was about to start when its process was frozen, for longer than its lease could live."""
+    return any(end - begin >= lease / 2 and end <= run.started_at <= end + _WAKING for begin, end in process.spans)
+
+
+def _is_of_an_upset(first: Run, second: Run, upsets: Sequence[float], lease: float) -> bool:
+    """The server was killed while its store did not know of a delivery for sure, and handed the message out once more.
+
+    What was delivered before may start up to a lease later, and so may what is delivered after the server's return.
+    """
+    return any(first.started_at <= at + lease and at <= second.started_at <= at + 2 * lease + _MARGIN for at in upsets)
+
+
+def _was_forgotten(first: Run, second: Run, upsets: Sequence[float], lease: float) -> bool:
+    """The server was killed about when *first* was settled, and then knew no more of it: its message came again, at some time.
+
+    What it ended with stands all the same, for its record was kept.
+    """
+    return any(first.started_at - lease <= at <= second.started_at and first.started_at <= at + lease for at in upsets)
+
+
+def _outdated(
+    by_task: Mapping[str, list[Run]], account: Account, processes: Mapping[int, _Frozen], upsets: Sequence[float]
+) -> list[str]:
     """Results of ``faults.work`` name the process that gave them; that of a run that was overtaken must not stand.
 
     A worker that wakes may start what it had received before it was frozen, and is told at once that it has lost it: such a
-    run is cancelled, and overtakes nothing.
+    run is cancelled, or over before it can be, and overtakes nothing.
     """
     found = []
     for task_id, pid in account.results.items():
-        runs = [run for run in by_task.get(task_id, []) if run.how != "cancelled"]
-        if runs and max(runs, key=lambda run: run.started_at).pid != pid:
+        runs = [
+            run
+            for run in by_task.get(task_id, [])
+            if run.how != "cancelled" and not _began_on_waking(run, processes.get(run.pid, _Frozen()), account.lease)
+        ]
+        last = max(runs, key=lambda run: run.started_at, default=None)
+        if last is None or last.pid == pid:
+            continue
+        if not any(_was_forgotten(run, last, upsets, account.lease) for run in runs if run.pid == pid):
             found.append(f"{task_id} is of {pid}")
     return found
 

@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
@@ -145,13 +146,19 @@ class AsyncAdapter(Adapter):
 
     @contextlib.contextmanager
     def producer(self, setup: Setup) -> Iterator[Producer]:
-        with asyncio.Runner(loop_factory=loop_factory()) as runner:
-            connection = _Connection(self.session(setup))
-            runner.run(connection.open())
-            try:
-                yield _AsyncProducer(self, runner)
-            finally:
-                runner.run(connection.close())
+        runner = _runner()
+        connection = _Connection(self.session(setup))
+        runner.run(connection.open())
+        try:
+            yield _AsyncProducer(self, runner)
+        finally:
+            runner.run(connection.close())
+
+
+@cache
+def _runner() -> asyncio.Runner:
+    """One event loop for all sessions of a measurement: what some peers hold cannot move to another."""
+    return asyncio.Runner(loop_factory=loop_factory())
 
 
 class _Connection:

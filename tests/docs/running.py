@@ -27,7 +27,7 @@ _WORKER = re.compile(r"((?:\w+=\S+ )*)(chicory worker .*?)(?: &)?")
 """The command that goes on, after variables that are set for it alone."""
 _INTERRUPT = "^C"
 """What a terminal shows of Ctrl-C: a line before a prompt, which stops what runs in it."""
-_PATIENCE = 120.0
+_PATIENCE = 300.0
 """Seconds for a command: long, for only a failure waits for them, and a page may run a whole suite on a busy machine."""
 
 

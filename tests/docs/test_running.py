@@ -27,7 +27,7 @@ def session_in(tmp_path, monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.timeout(400)  # a page starts many processes; each command has its own limit
+@pytest.mark.timeout(700)  # a page starts many processes; each command has its own limit
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs_and_prints_what_is_shown(page, session_in):
     session_in(page).run()

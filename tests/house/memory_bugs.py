@@ -103,7 +103,7 @@ def _in_this_process(name):
     if name != NO_BUG:
         break_memory(name)
     failures = _Failures()
-    unused = ["-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest"]
+    unused = ["--assert=plain", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:hypothesispytest"]
     code = pytest.main([SUITES, "-k", CHOSEN, "--exitfirst", "--quiet", *unused], plugins=[failures])
     return json.dumps({"bug": name, "code": int(code), "failed": failures.tests})
 

@@ -16,7 +16,7 @@ PARTS = [NAMES[0::3], NAMES[1::3], NAMES[2::3]]
 
 def run_suites(names):
     """How pytest ended with each of these bugs, and which test failed: in a process of their own."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CHICORY_", "PYTEST_"))}
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CHICORY_", "PYTEST_", "PYTHONDONT"))}
     command = [sys.executable, memory_bugs.__file__, *names]
     done = subprocess.run(command, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

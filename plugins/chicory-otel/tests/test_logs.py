@@ -11,6 +11,7 @@ from opentelemetry import trace
 from chicory import TaskMessage
 from chicory.plugin import Attempt, Delivery, Envelope, current_attempt
 from chicory_otel import TraceFilter, add_trace
+from chicory_otel.logs import facts
 
 
 @pytest.fixture
@@ -40,6 +41,12 @@ def test_structlog_adds_what_is_known_and_keeps_what_is_said(attempt):
     log.info("sent", queue="mine")
 
     assert json.loads(printed.getvalue()) == {"event": "sent", **OF_THE_TASK, **as_hex(attempt), "queue": "mine"}
+
+
+def test_what_a_worker_says_of_a_try_names_its_span_until_it_is_settled(attempt):
+    with trace.use_span(trace.INVALID_SPAN):
+        assert facts(lambda receipt: attempt if receipt == "1" else None) == {**OF_THE_TASK, **as_hex(attempt)}
+        assert facts(lambda _: None) == OF_THE_TASK
 
 
 def test_outside_of_a_task_and_a_trace_nothing_is_added():

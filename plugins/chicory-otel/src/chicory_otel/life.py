@@ -28,7 +28,9 @@ _KINDS = frozenset({"task.lease_lost", "broker.connected", "worker.stalled"})
 async def life(app: App, worker: WorkerView | None, instruments: Instruments, settings: OtelConfig) -> AsyncIterator[None]:
     """Around a worker, or a child. What waits to be exported is exported at its end, for ``flush_seconds`` at most."""
     if is_wanted(os.environ, setup=settings.setup):
-        set_up(worker.worker_id if worker is not None else new_id(), is_asked=settings.setup is True)
+        # On a thread: importing an exporter takes long enough for the watchdog to speak of a blocked loop.
+        name = worker.worker_id if worker is not None else new_id()
+        await asyncio.to_thread(set_up, name, is_asked=settings.setup is True)
     try:
         if worker is None:
             yield

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, final
 
 from opentelemetry import trace
+from opentelemetry.trace import SpanContext
 
 from chicory.plugin import current_attempt
 
@@ -15,13 +16,18 @@ __all__ = ["TraceFilter", "add_trace", "facts"]
 _NAMES = ("trace_id", "span_id", "task_id", "task", "retries", "queue", "worker")
 
 
-def facts() -> dict[str, object]:
-    """What is known of the code that asks: ``trace_id``, ``span_id`` (hex), and of its task what can be said."""
+def facts(span_of: Callable[[str], SpanContext | None] | None = None) -> dict[str, object]:
+    """What is known of the code that asks: ``trace_id``, ``span_id`` (hex), and of its task what can be said.
+
+    *span_of* knows the span of a delivery by its receipt, for what is logged about a try when its span is not current any more.
+    """
     found: dict[str, object] = {}
-    span = trace.get_current_span().get_span_context()
-    if span.is_valid:
-        found["trace_id"], found["span_id"] = f"{span.trace_id:032x}", f"{span.span_id:016x}"
+    span: SpanContext | None = trace.get_current_span().get_span_context()
     attempt = current_attempt.get()
+    if span is not None and not span.is_valid:
+        span = span_of(attempt.delivery.receipt) if attempt is not None and span_of is not None else None
+    if span is not None:
+        found["trace_id"], found["span_id"] = f"{span.trace_id:032x}", f"{span.span_id:016x}"
     if attempt is not None:
         envelope = attempt.delivery.envelope
         found |= {"task_id": envelope.id, "task": attempt.task_name, "queue": envelope.queue, "worker": attempt.worker_id}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any, final
 from weakref import WeakKeyDictionary
 
@@ -91,8 +92,8 @@ def chicory_event_sinks(app: App) -> list[Listener]:
 
 
 @hookimpl
-def chicory_log_facts() -> list[LogFacts]:
-    return [facts]
+def chicory_log_facts(app: App) -> list[LogFacts]:
+    return [partial(facts, _of(app).settling.span_of)]
 
 
 @hookimpl

@@ -52,6 +52,11 @@ class Settling:
         if (expected := self._expected.get(receipt)) is not None:
             expected.word = word
 
+    def span_of(self, receipt: str) -> SpanContext | None:
+        """The span of a delivery that is not settled yet."""
+        expected = self._expected.get(receipt)
+        return None if expected is None else expected.span
+
     def forget(self, receipt: str) -> None:
         """Nobody will settle it."""
         self._expected.pop(receipt, None)

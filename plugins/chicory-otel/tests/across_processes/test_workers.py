@@ -182,6 +182,8 @@ async def test_one_trace_goes_from_a_request_through_three_tasks_in_three_proces
     assert SECRET.encode() not in collector.bodies
     (line,) = [line for line in project.logs().splitlines() if '"mailing"' in line]
     assert mailed.trace_id.hex() in line and mailed.span_id.hex() in line
+    (line,) = [line for line in project.logs().splitlines() if '"task_failed"' in line]
+    assert mailed.trace_id.hex() in line, "what a worker says of a try names its trace too"
 
 
 async def test_every_execution_has_been_exported_when_a_worker_has_drained(first, collector):

@@ -24,6 +24,7 @@ from chicory.config import NOT_SETTINGS, BackendConfig, BrokerConfig, ChicoryCon
 from chicory.facade import AppBackend, AppBroker
 from chicory.message import Envelope
 from chicory.plugin import BackendSection, BrokerSection, Capabilities, PluginSettings
+from chicory_nats import NatsBackendConfig, NatsBrokerConfig
 from chicory_redis import RedisBackendConfig, RedisBrokerConfig
 from chicory_sqlite import SqliteBackendConfig, SqliteBrokerConfig
 
@@ -92,7 +93,16 @@ def test_every_kind_of_event_is_listed():
 
 # --- settings --------------------------------------------------------------------------------------
 
-MODELS = [ChicoryConfig, WorkerConfig, SqliteBrokerConfig, SqliteBackendConfig, RedisBrokerConfig, RedisBackendConfig]
+MODELS = [
+    ChicoryConfig,
+    WorkerConfig,
+    SqliteBrokerConfig,
+    SqliteBackendConfig,
+    RedisBrokerConfig,
+    RedisBackendConfig,
+    NatsBrokerConfig,
+    NatsBackendConfig,
+]
 GROUPS = {"broker", "backend", "worker"}
 SHOWN = {
     ("WorkerConfig", "concurrency"): "`min(32, cpus + 4)`",

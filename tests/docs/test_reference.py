@@ -26,6 +26,7 @@ from chicory.facade import AppBackend, AppBroker
 from chicory.message import Envelope
 from chicory.plugin import BackendSection, BrokerSection, Capabilities, PluginSettings
 from chicory_dlq import DlqConfig
+from chicory_nats import NatsBackendConfig, NatsBrokerConfig
 from chicory_redis import RedisBackendConfig, RedisBrokerConfig
 from chicory_sqlite import SqliteBackendConfig, SqliteBrokerConfig
 
@@ -111,6 +112,8 @@ MODELS = [
     RedisBrokerConfig,
     RedisBackendConfig,
     DlqConfig,
+    NatsBrokerConfig,
+    NatsBackendConfig,
 ]
 GROUPS = {"broker", "backend", "worker"}
 SHOWN = {

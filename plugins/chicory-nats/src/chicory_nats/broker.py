@@ -57,7 +57,7 @@ class NatsBroker:
     ) -> None:
         self.place = place
         self.consumer = consumer or os.urandom(8).hex()
-        self._is_twin = shared is not None
+        self._leaves = False
         self._announced, self._leases = shared or ({}, Leases())
         """The queues that this consumer has announced, with their leases in seconds; and what it holds. Twins share both."""
         self._server: Server | None = None
@@ -84,9 +84,8 @@ class NatsBroker:
         self._pulls = Pulls(server, names, self._durables, self._leases, self._announced)
         self._browser = Browser(server, names, self._durables)
         try:
-            if not self._is_twin:
-                with server.translated():
-                    await self._make_streams()
+            with server.translated():
+                await self._make_streams()
         except BaseException:
             await server.close()
             raise
@@ -113,7 +112,8 @@ class NatsBroker:
         unwanted = await self._pulls.close()
         if unwanted:
             await self.server.ask([(receipt, b"", _NAK) for receipt in unwanted])
-        if not self._is_twin:
+        if self._leaves:
+            self._leaves = False
             await self._registry.leave(list(self._announced))
             self._announced.clear()
 
@@ -146,6 +146,7 @@ class NatsBroker:
     async def prepare(self, queues: Sequence[str], lease_seconds: float) -> Mapping[str, float]:
         async def preparing() -> dict[str, float]:
             in_force = {queue: await self._registry.enter(queue, lease_seconds) for queue in queues}
+            self._leaves = True
             self._announced |= in_force
             self._pulls.forget()
             await self._make_consumers(in_force)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-BROKERS = os.environ.get("CHICORY_TEST_BROKERS", "sqlite,redis").split(",")
+BROKERS = os.environ.get("CHICORY_TEST_BROKERS", "sqlite,redis,nats").split(",")
 
 
 def free_port():

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from msgspec.structs import asdict
 
 from chicory.cli import app_argument, connection_options, echo_json, echo_table, launch_from, load_app, seconds_text
 from chicory_dlq.choice import ALL, Chosen
 from chicory_dlq.dead_letters import DeadLetters
+from chicory_dlq.showing import argument_text, counts, error_line, number, progress, short, whole
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from chicory_dlq.dead_letters import Progress
     from chicory_dlq.letters import DeadLetter
 
 __all__ = ["dlq"]
 
-_TEXT = 60
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -143,11 +140,19 @@ def list_letters(run: Callable[..., Any], *, limit: int, after: str | None, as_j
     """List dead letters of APP: a page of them, and the cursor to go on behind it."""
     page = run(lambda letters: letters.list(_chosen(options), limit=limit, after=after))
     if as_json:
-        echo_json({"letters": [_short(letter) for letter in page.letters], "cursor": page.cursor})
+        echo_json({"letters": [short(letter) for letter in page.letters], "cursor": page.cursor})
         return
     now = datetime.now(UTC)
     rows = [
-        (x.id, x.task, x.queue, x.death.reason, _error(x), x.death.retries, seconds_text((now - x.death.at).total_seconds()))
+        (
+            x.id,
+            x.task,
+            x.queue,
+            x.death.reason,
+            error_line(x),
+            x.death.retries,
+            seconds_text((now - x.death.at).total_seconds()),
+        )
         for x in page.letters
     ]
     echo_table(("ID", "TASK", "QUEUE", "REASON", "ERROR", "RETRIES", "AGE"), rows, empty="no dead letter")
@@ -165,7 +170,7 @@ def show(run: Callable[..., Any], *, ids: tuple[str, ...], queue: str | None, as
         raise click.UsageError(f"takes one id, not {len(ids)}")
     letter = run(lambda letters: letters.get(ids[0], queue=queue))
     if as_json:
-        echo_json(_whole(letter))
+        echo_json(whole(letter))
         return
     death = letter.death
     for name, value in (
@@ -178,7 +183,7 @@ def show(run: Callable[..., Any], *, ids: tuple[str, ...], queue: str | None, as
         ("worker", f"{death.worker_id} on {death.host}"),
         ("retries", "-" if death.retries is None else death.retries),
         ("delivery", death.delivery_count),
-        ("arguments", _argument_text(letter)),
+        ("arguments", argument_text(letter)),
     ):
         click.echo(f"{name:<10} {value}")
     for former in letter.history:
@@ -201,7 +206,7 @@ def stats(run: Callable[..., Any], *, queue: str | None, as_json: bool) -> None:
     rows = []
     for one in found:
         age = seconds_text((now - one.oldest_at).total_seconds())
-        rows.append((one.queue, one.count, age, _counts(one.reasons), _counts(one.tasks)))
+        rows.append((one.queue, one.count, age, counts(one.reasons), counts(one.tasks)))
     echo_table(("QUEUE", "DEAD", "OLDEST", "REASONS", "TASKS"), rows, empty="no dead letter")
 
 
@@ -242,9 +247,9 @@ def replay(
             for letter in found if arguments else ():
                 letters.edited(letter, arguments)
             return len(found), len(found)
-        with _progress(len(found), "replaying") as progress:
+        with progress(len(found), "replaying") as step:
             moved = await letters.replay_many(
-                [letter.id for letter in found], arguments=arguments, to=to, rate=rate, progress=progress
+                [letter.id for letter in found], arguments=arguments, to=to, rate=rate, progress=step
             )
         return len(found), moved
 
@@ -319,14 +324,14 @@ def _destroy(run: Callable[..., Any], found: dict[str, Sequence[str]], *, yes: b
     total = sum(len(ids) for ids in found.values())
     if total and not yes and not dry_run:
         if not sys.stdin.isatty():
-            raise click.UsageError(f"would delete {_number(total)}: say --yes, or --dry-run to see what would go")
-        click.confirm(f"Delete {_number(total)}? They are lost.", abort=True, err=True)
+            raise click.UsageError(f"would delete {number(total)}: say --yes, or --dry-run to see what would go")
+        click.confirm(f"Delete {number(total)}? They are lost.", abort=True, err=True)
 
     async def work(letters: DeadLetters) -> int:
         gone = 0
-        with _progress(total, "deleting") as progress:
+        with progress(total, "deleting") as step:
             for why, ids in found.items():
-                gone += await letters.delete(ids, progress=progress, why=why)
+                gone += await letters.delete(ids, progress=step, why=why)
         return gone
 
     done = total if dry_run or not total else run(work)
@@ -338,65 +343,10 @@ def _report(what: str, found: int, done: int, *, dry_run: bool, as_json: bool) -
         echo_json({"found": found, what: 0 if dry_run else done, "dry_run": dry_run})
         return
     if dry_run:
-        click.echo(f"{_number(found)} would be {what}")
+        click.echo(f"{number(found)} would be {what}")
         return
     gone = "" if done == found else f"; {found - done} had gone meanwhile"
-    click.echo(f"{_number(done)} {what}{gone}")
-
-
-@contextmanager
-def _progress(total: int, what: str) -> Iterator[Progress]:
-    """A bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty() or not total:
-        yield lambda _count: None
-        return
-    with click.progressbar(length=total, label=what, file=sys.stderr) as bar:
-        yield bar.update
-
-
-def _number(count: int) -> str:
-    return f"{count} dead letter" if count == 1 else f"{count} dead letters"
-
-
-def _counts(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in numbers.items())
-
-
-def _error(letter: DeadLetter) -> str:
-    """One line, short enough for a table."""
-    text = " ".join(f"{letter.death.error_type}: {letter.death.error}".split())
-    return text if len(text) <= _TEXT else f"{text[: _TEXT - 1]}…"
-
-
-def _short(letter: DeadLetter) -> dict[str, Any]:
-    death = {name: value for name, value in asdict(letter.death).items() if name not in ("traceback", "queue")}
-    return {"id": letter.id, "task": letter.task, "queue": letter.queue, **death, "deaths_before": len(letter.history)}
-
-
-def _whole(letter: DeadLetter) -> dict[str, Any]:
-    sent = letter.arguments
-    arguments: Any = msgspec.Raw(sent.data) if _is_json(letter) else sent.data
-    return {
-        **_short(letter),
-        "traceback": letter.death.traceback,
-        "history": letter.history,
-        "headers": letter.document.headers,
-        "enqueued_at": letter.document.enqueued_at,
-        "content_type": sent.content_type,
-        "arguments": arguments,
-    }
-
-
-def _is_json(letter: DeadLetter) -> bool:
-    """Whether its arguments stand in the message as they are; others are shown in base64."""
-    return letter.document.packed is None and bool(letter.arguments.data)
-
-
-def _argument_text(letter: DeadLetter) -> str:
-    data = letter.arguments.data
-    if letter.is_readable and _is_json(letter):
-        return data.decode()
-    return f"{len(data)} bytes of {letter.arguments.content_type}: {data[:_TEXT]!r}"
+    click.echo(f"{number(done)} {what}{gone}")
 
 
 def _split(pair: str) -> tuple[str, Any]:

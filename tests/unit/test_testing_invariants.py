@@ -129,3 +129,43 @@ def test_a_fact_that_is_half_written_is_not_read_yet(tmp_path):
 
     assert [fact.task_id for fact in ledger.facts()] == ["a"]
     ledger.close()
+
+
+# --- stores that do not know who holds a message ------------------------------------------------------
+
+KILLED = Fact("server_killed", "", 9, 2.0)
+
+
+def test_a_server_without_a_fence_may_hand_out_again_what_was_in_work_when_it_was_killed():
+    facts = [*ran("a", 1, 1.0, 4.0), KILLED, *ran("a", 2, 3.0, 5.0)]
+
+    assert found(facts, in_flight=9, fenced=False) == []
+    assert found(facts, in_flight=9, fenced=True) == ["I3"]
+
+
+def test_long_after_the_server_was_killed_nothing_is_excused():
+    facts = [KILLED, *ran("a", 1, 5.0, 20.0), *ran("a", 2, 12.0, 15.0)]
+
+    assert found(facts, in_flight=9, fenced=False) == ["I3"]
+
+
+def test_a_result_stands_whose_message_the_killed_server_forgot_the_end_of():
+    facts = [*ran("a", 1, 1.0, 1.5), KILLED, *ran("a", 2, 30.0, 31.0)]
+
+    assert found(facts, in_flight=9, fenced=False, results={"a": 1}) == []
+    assert found(facts, in_flight=9, fenced=True, results={"a": 1}) == ["I4"]
+
+
+def test_a_result_that_was_told_late_stands_if_the_last_run_told_nobody():
+    facts = [*ran("a", 1, 0.0, 1.0), *ran("a", 2, 3.0, 4.0), Fact("killed", "", 2, 4.2)]
+
+    assert found(facts, in_flight=9, fenced=False, results={"a": 1}) == []
+    assert found(facts, in_flight=9, fenced=True, results={"a": 1}) == ["I4"]
+    assert found(facts[:-1], in_flight=9, fenced=False, results={"a": 1}) == ["I4"]
+
+
+def test_what_was_about_to_start_when_its_process_was_frozen_overtakes_nothing():
+    frozen = [Fact("frozen", "", 2, 0.5), Fact("thawed", "", 2, 5.0)]
+
+    assert found([*ran("a", 1, 3.0, 3.1), *frozen, *ran("a", 2, 5.01, 5.02)], in_flight=9, results={"a": 1}) == []
+    assert found([*ran("a", 1, 3.0, 3.1), *frozen, *ran("a", 2, 5.5, 5.6)], in_flight=9, results={"a": 1}) == ["I4"]

@@ -26,6 +26,8 @@ SERVER_KILLED = "server_killed"
 _SHOWN = 5
 _WAKING = 0.1
 """Seconds after which a worker that wakes knows what it has lost."""
+_TELLING = 1.0
+"""Seconds that a worker under load may take to settle a task that has ended."""
 _MARGIN = 2.5
 """Seconds that a worker which was frozen gets, once it wakes, to stop what it has lost, on a busy machine."""
 
@@ -200,6 +202,11 @@ def _was_forgotten(first: Run, second: Run, upsets: Sequence[float], lease: floa
     return any(first.started_at - lease <= at <= second.started_at and first.started_at <= at + lease for at in upsets)
 
 
+def _told_nobody(run: Run, process: _Frozen) -> bool:
+    """Its process was killed about when it ended: a store without a fence then takes the word of one that was frozen."""
+    return run.started_at <= process.killed_at <= (run.ended_at or process.killed_at) + _TELLING
+
+
 def _outdated(
     by_task: Mapping[str, list[Run]], account: Account, processes: Mapping[int, _Frozen], upsets: Sequence[float]
 ) -> list[str]:
@@ -217,6 +224,8 @@ def _outdated(
         ]
         last = max(runs, key=lambda run: run.started_at, default=None)
         if last is None or last.pid == pid:
+            continue
+        if not account.fenced and _told_nobody(last, processes.get(last.pid, _Frozen())):
             continue
         if not any(_was_forgotten(run, last, upsets, account.lease) for run in runs if run.pid == pid):
             found.append(f"{task_id} is of {pid}")

@@ -396,7 +396,7 @@ def test_capabilities_are_those_of_the_code():
     page = page_of("capabilities")
     fields = table(page.text.partition("## What the brokers at hand declare")[0])
     declared = {code(row[0]): row[1:] for row in table(section_of(page, "What the brokers at hand declare"))}
-    brokers = [Chicory(broker=name).broker.capabilities for name in ("memory", "sqlite", "nats")]
+    brokers = [Chicory(broker=name).broker.capabilities for name in ("memory", "sqlite", "redis", "nats")]
 
     assert {code(row[0]): row[1] for row in fields} == {
         name: shown_default(Capabilities, name) for name in Capabilities.__struct_fields__

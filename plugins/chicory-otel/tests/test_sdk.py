@@ -12,6 +12,8 @@ from chicory.errors import ConfigurationError
 from chicory_otel import sdk
 from chicory_otel.sdk import exporters_wanted, is_wanted
 
+pytestmark = pytest.mark.timeout(180)  # some start interpreters, on machines that may be busy
+
 
 @pytest.mark.parametrize(
     ("environment", "names"),
@@ -72,7 +74,7 @@ def test_an_exporter_that_is_not_installed_is_named():
 def in_a_process(code, **environment):
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "CHICORY_"))}
     return subprocess.run(
-        [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], env={**clean, **environment}, capture_output=True, text=True, timeout=150, check=False
     )
 
 

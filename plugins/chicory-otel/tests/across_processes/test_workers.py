@@ -17,7 +17,7 @@ from chicory.testing import eventually
 from .collector import Collector, attributes_of
 from .servers import BROKERS, broker_url
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 SECRET = "canary-" + "9f3b7c"
 
@@ -33,7 +33,7 @@ log = logging.getLogger("shop")
 async def order(secret: str) -> str:
     """In the first process: asks the second."""
     charged = await app.send_task("charge", [secret], queue="payments")
-    return await charged.get(timeout=60)
+    return await charged.get(timeout=120)
 
 @app.task(name="charge", queue="payments", retry_policy=RetryPolicy(retry_delay=0.01))
 def charge(ctx: TaskContext, secret: str) -> str:
@@ -41,7 +41,7 @@ def charge(ctx: TaskContext, secret: str) -> str:
     if ctx.retries == 0:
         raise ValueError(secret)
     mailed = app.run_sync(app.send_task("mail", [secret], queue="mails"))
-    return mailed.get_sync(timeout=60)
+    return mailed.get_sync(timeout=120)
 
 @app.task(name="mail", queue="mails", execution="process")
 def mail(secret: str) -> str:
@@ -133,11 +133,11 @@ async def working(project, app, count):
         assert all(process.poll() is None for process in project.processes), project.logs()
         return len(await app.backend.get_active_workers()) >= count
 
-    await eventually(do, within=60)
+    await eventually(do, within=120)
 
 
 async def ended(process):
-    await eventually(lambda: process.poll() is not None, within=60)
+    await eventually(lambda: process.poll() is not None, within=120)
     assert process.returncode == 0, Path(process.log).read_text()
 
 
@@ -155,10 +155,10 @@ async def test_one_trace_goes_from_a_request_through_three_tasks_in_three_proces
             assert baggage.get_baggage("tenant") == "acme"
             result = await app.send_task("order", [SECRET], queue="orders")
         context.detach(token)
-        secret, tenant, child = (await result.get(timeout=90)).split()
-        await eventually(lambda: "task_failed" in project.logs(), within=60)
+        secret, tenant, child = (await result.get(timeout=180)).split()
+        await eventually(lambda: "task_failed" in project.logs(), within=120)
         gauges = {"chicory.queue.depth", "chicory.queue.oldest_age", "chicory.worker.slots", "chicory.worker.slots_busy"}
-        await eventually(lambda: collector.metrics >= gauges, within=60)
+        await eventually(lambda: collector.metrics >= gauges, within=120)
 
     for process in project.processes:
         process.send_signal(signal.SIGTERM)
@@ -191,7 +191,7 @@ async def test_every_execution_has_been_exported_when_a_worker_has_drained(first
     async with Chicory(broker=first.url) as app:
         await working(first, app, 1)
         for _ in range(20):
-            await (await app.send_task("ping", queue="orders")).get(timeout=60)
+            await (await app.send_task("ping", queue="orders")).get(timeout=120)
         assert collector.named("process orders") == [], "they are held back until the end"
         process.send_signal(signal.SIGTERM)
         await ended(process)
@@ -213,7 +213,7 @@ async def test_a_collector_that_fails_touches_no_task_and_no_exit_code(first, ki
         async with Chicory(broker=first.url) as app:
             await working(first, app, 1)
             for _ in range(20):
-                assert await (await app.send_task("ping", queue="orders")).get(timeout=60) == "pong"
+                assert await (await app.send_task("ping", queue="orders")).get(timeout=120) == "pong"
             process.send_signal(signal.SIGTERM)
             await ended(process)
     finally:
@@ -226,9 +226,9 @@ async def test_a_worker_that_its_watchdog_ends_has_exported_what_it_had(first, c
     process = first.start("orders", collector.url, OTEL_BSP_SCHEDULE_DELAY="60000", CHICORY_WORKER_STALL_LIMIT_SECONDS="2")
     async with Chicory(broker=first.url) as app:
         await working(first, app, 1)
-        await (await app.send_task("ping", queue="orders")).get(timeout=60)
+        await (await app.send_task("ping", queue="orders")).get(timeout=120)
         await app.send_task("block", queue="orders")
-        await eventually(lambda: process.poll() is not None, within=60)
+        await eventually(lambda: process.poll() is not None, within=120)
 
     assert process.returncode == 70
     assert len(collector.named("process orders")) == 1

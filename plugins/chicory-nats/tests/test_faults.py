@@ -2,10 +2,12 @@
 
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from chicory.testing import FaultSuite
+from chicory.testing.faults.workload import SABOTAGE_VARIABLE
 
 LONG = (
     "test_a_container_that_is_stopped",
@@ -24,6 +26,11 @@ class TestNatsFaults(FaultSuite):
     @pytest.fixture
     def settings(self, nats_server, place):
         return {"CHICORY_BROKER_URL": f"{nats_server.url}?namespace={place.names.space}"}
+
+    @pytest.fixture
+    def fence_off(self):
+        sabotage = "chicory.testing.faults.sabotage:worker_fence_off,nats_fence_off:fence_off"
+        return {SABOTAGE_VARIABLE: sabotage, "PYTHONPATH": str(Path(__file__).parent)}
 
     @pytest.fixture
     def two_stores(self, make_server):

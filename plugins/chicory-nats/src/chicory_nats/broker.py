@@ -34,6 +34,8 @@ _LARGEST = 1024 * 1024 - _HEADROOM
 _LEVELS = TOP + 1
 _MEND_PAUSE = 1.0
 """Seconds between two tries to make anew what somebody has deleted; sooner, the caller's own patience is asked for."""
+_COUNTS = 5
+"""How often a queue is counted, at most, while messages in it become due."""
 _ACK, _NAK, _PROGRESS = b"+ACK", b"-NAK", b"+WPI"
 
 
@@ -255,6 +257,16 @@ class NatsBroker:
         return found
 
     async def _stats(self, queue: str) -> QueueStats:
+        """Counted anew if something became due meanwhile: it would be counted twice, or not at all."""
+        delayed = await self._delayed(queue)
+        for _ in range(_COUNTS):
+            found = await self._count(queue, delayed)
+            before, delayed = delayed, await self._delayed(queue)
+            if before == delayed:
+                break
+        return found
+
+    async def _count(self, queue: str, delayed: int) -> QueueStats:
         names = self.place.names
         there = await self._durables.subjects(names.all_ready(queue))
         running, oldest = 0, None
@@ -267,7 +279,7 @@ class NatsBroker:
                 oldest = since if oldest is None or since < oldest else oldest
         ready = sum(there.values()) - running
         age = None if not ready else max(0.0, self.server.now() - (oldest or self.server.now()))
-        return QueueStats(queue=queue, ready=ready, delayed=await self._delayed(queue), running=running, oldest_seconds=age)
+        return QueueStats(queue=queue, ready=ready, delayed=delayed, running=running, oldest_seconds=age)
 
     async def _oldest(self, subject: str, delivered: int) -> float:
         """When the first message of *subject* that nobody has had became due."""

@@ -106,7 +106,7 @@ class Pulls:
 
     async def receive(self, queues: Sequence[str], limit: int, wait: float) -> list[Delivery]:
         deadline = time.monotonic() + wait
-        await self._look_in_time(queues, every=_LOOK if wait > 0 else 0.0)
+        await self._look(queues)
         taken = self._kept(queues, limit)
         taken += await self._take(queues, limit - len(taken))
         while not taken and (left := deadline - time.monotonic()) > 0:
@@ -114,11 +114,11 @@ class Pulls:
             if taken and len(taken) < limit:
                 taken += await self._take(queues, limit - len(taken))
             elif not taken:
-                await self._look_in_time(queues, every=_LOOK)
+                await self._look_in_time(queues)
         return self._chosen(taken, queues, limit)
 
-    async def _look_in_time(self, queues: Sequence[str], *, every: float) -> None:
-        if time.monotonic() - self._looked_at >= every:
+    async def _look_in_time(self, queues: Sequence[str]) -> None:
+        if time.monotonic() - self._looked_at >= _LOOK:
             await self._look(queues)
 
     def _kept(self, queues: Sequence[str], limit: int) -> list[Delivery]:

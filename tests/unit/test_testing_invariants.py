@@ -169,3 +169,9 @@ def test_what_was_about_to_start_when_its_process_was_frozen_overtakes_nothing()
 
     assert found([*ran("a", 1, 3.0, 3.1), *frozen, *ran("a", 2, 5.01, 5.02)], in_flight=9, results={"a": 1}) == []
     assert found([*ran("a", 1, 3.0, 3.1), *frozen, *ran("a", 2, 5.5, 5.6)], in_flight=9, results={"a": 1}) == ["I4"]
+
+
+def test_what_a_worker_was_handed_when_it_woke_has_won():
+    frozen = [Fact("frozen", "", 2, 0.6), Fact("thawed", "", 2, 5.0)]
+
+    assert found([*ran("a", 1, 0.5, 0.55), *frozen, *ran("a", 2, 5.01, 5.02)], in_flight=9, results={"a": 2}) == []

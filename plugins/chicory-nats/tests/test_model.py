@@ -1,5 +1,6 @@
 """Random histories on a real server, against plain dictionaries."""
 
+import os
 from itertools import count
 
 import pytest
@@ -10,6 +11,7 @@ from chicory_nats import NatsBroker
 from chicory_nats.names import Names
 
 _PLACES = count()
+_ALL = os.environ.get("CHICORY_TEST_FAULTS") == "all"
 
 
 class NatsModel(BrokerModel):
@@ -29,4 +31,4 @@ class NatsModel(BrokerModel):
 @pytest.mark.timeout(300)
 def test_any_history_keeps_the_contract(nats_server):
     NatsModel.server = nats_server
-    NatsModel.check(max_examples=5, stateful_step_count=20)
+    NatsModel.check(max_examples=20 if _ALL else 5, stateful_step_count=20, derandomize=not _ALL)

@@ -229,6 +229,22 @@ async def test_what_is_marked_done_too_early_is_lost(app, shop, crash):
     assert places == (f"tests/unit/test_testkit_crash.py:{line_of(too_early.function, 'sleep')} in too_early",)
 
 
+async def test_a_place_names_no_line_of_a_plugin(app, shop, crash, tmp_path):
+    plugin = {"__name__": "chicory_audit.layers", "asyncio": asyncio}
+    source = "async def wait():\n    await asyncio.sleep(0)\n"
+    exec(compile(source, str(tmp_path / "layers.py"), "exec"), plugin)  # noqa: S102 - a module of a package that is not installed
+
+    @app.task
+    async def twice(order: int) -> None:
+        await shop.charge(order)
+        await plugin["wait"]()
+
+    found = await findings(crash, lambda: twice.delay(17))
+
+    assert found
+    assert not any("layers.py" in place for places in found.values() for place in places)
+
+
 async def test_a_second_run_that_fails_is_found(app, shop, crash):
     rows = set()
 

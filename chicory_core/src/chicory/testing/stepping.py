@@ -25,6 +25,7 @@ from chicory.testing.recorder import Probe, stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Iterator
+    from types import FrameType
 
     from chicory.memory_store import MemoryStore
     from chicory.middleware import Attempt, Next, Outcome
@@ -35,6 +36,8 @@ __all__ = ["Point", "Stepper"]
 _OURS = str(Path(chicory.__file__).parent)
 _NOT_OF_USERS = (_OURS, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
+_PLUGINS = "chicory_"
+"""What packages of plugins are called, by convention."""
 _A_MOMENT = 1e-6
 
 
@@ -234,6 +237,12 @@ def _is_ours(coroutine: Any) -> bool:
     return code is None or code.co_filename.startswith(_OURS)
 
 
+def _is_of_users(frame: FrameType) -> bool:
+    """Of neither a library nor a plugin, which may be installed as editable."""
+    is_plugin = str(frame.f_globals.get("__name__", "")).startswith(_PLUGINS)
+    return not is_plugin and not frame.f_code.co_filename.startswith(_NOT_OF_USERS)
+
+
 def _where(coroutine: Any) -> str:
     """Where *coroutine* waits: its own line, and the innermost line of the user's code if that is another."""
     frames = []
@@ -241,7 +250,7 @@ def _where(coroutine: Any) -> str:
     while (frame := getattr(inner, "cr_frame", None)) is not None:
         frames.append(frame)
         inner = inner.cr_await
-    theirs = [frame for frame in frames if not frame.f_code.co_filename.startswith(_NOT_OF_USERS)] or frames[:1]
+    theirs = [frame for frame in frames if _is_of_users(frame)] or frames[:1]
     places = [f"{_short(frame.f_code.co_filename)}:{frame.f_lineno} in {frame.f_code.co_name}" for frame in theirs]
     return ", at ".join(dict.fromkeys((places[0], places[-1]))) if places else "somewhere"
 

@@ -7,6 +7,7 @@ from chicory.config import BackendConfig, BrokerConfig
 from chicory.errors import BrokerConnectionError, ConfigurationError
 from chicory_nats import NatsBackend, NatsBackendConfig, NatsBroker, NatsBrokerConfig
 from chicory_nats.plugin import server_place
+from chicory_nats.wire import Wire
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,22 @@ async def test_a_server_that_is_not_there_is_said_so_at_once(nats_server):
 
 async def test_a_wrong_password_is_said_so(make_server):
     server = make_server("authorization { user: me, password: right }")
+    broker = NatsBroker(server.place(options={"user": "me", "password": "wrong"}))
+
+    with pytest.raises(BrokerConnectionError, match="(?i)authorization"):
+        async with broker:
+            pass
+
+
+async def test_a_server_that_refuses_and_resets_the_connection_is_said_to_refuse(make_server, monkeypatch):
+    server = make_server("authorization { user: me, password: right }")
+    close = Wire._close
+
+    async def close_after_a_reset(self, *words):
+        await close(self, *words)
+        await self._error_cb(ConnectionResetError("reset by peer"))  # as nats-py does when waiting for the end fails
+
+    monkeypatch.setattr(Wire, "_close", close_after_a_reset)
     broker = NatsBroker(server.place(options={"user": "me", "password": "wrong"}))
 
     with pytest.raises(BrokerConnectionError, match="(?i)authorization"):

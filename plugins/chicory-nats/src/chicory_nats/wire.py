@@ -142,14 +142,19 @@ class Wire(Client):
                 **options,
             )
         except (OSError, errors.Error, TimeoutError) as error:
-            await self.close()
+            await self._give_up()
             raise ConnectionLost(f"{type(error).__name__}: {error}") from error
         except BaseException:
-            await self.close()
+            await self._give_up()
             raise
         self._first_tries = 0
         self._prefix = f"{self._inbox_prefix.decode()}.{os.urandom(9).hex()}."
         await self.listen(f"{self._prefix}*", self._hear_answer)
+
+    async def _give_up(self) -> None:
+        """Close; what a server that refused us does to the connection meanwhile is not why we were refused."""
+        self._first_tries = 0
+        await self.close()
 
     # --- what nats-py tells ------------------------------------------------------------------------
 

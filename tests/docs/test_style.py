@@ -16,6 +16,8 @@ _CODE = re.compile(r"`[^`]*`")
 _NOT_PROSE = re.compile(r"^(#|\||<|::: |\s*$)")
 _ITEM = re.compile(r"^\s*([-*]|\d+\.)\s+")
 _INNER_END = re.compile(r"(?<![A-Z])[.!?][*)]*\s+(?=[A-Z*\[])")
+_PACKAGE = re.compile(r"\b[\w-]+ \d[\w.]*")
+"""A name with its version: `rich 15.0` praises nothing."""
 _PRAISE = re.compile(
     r"\b(powerful|elegant|seamless(ly)?|blazing(ly)?|robust|modern|effortless(ly)?|beautiful(ly)?|simply|easily|awesome|"
     r"lightweight|rich|intuitive|world-class|state-of-the-art|best-in-class|delightful)\b",
@@ -69,7 +71,8 @@ def test_every_link_leads_somewhere(page):
 
 @each_page
 def test_nothing_is_praised(page):
-    assert [f"{number}: {line}" for number, line in page.prose if _PRAISE.search(line)] == []
+    said = [(number, _PACKAGE.sub("", line)) for number, line in page.prose]
+    assert [f"{number}: {line}" for number, line in said if _PRAISE.search(line)] == []
 
 
 @each_page

@@ -164,14 +164,19 @@ def test_a_result_that_was_told_late_stands_if_the_last_run_told_nobody():
     assert found(facts[:-1], in_flight=9, fenced=False, results={"a": 1}) == ["I4"]
 
 
-def test_what_was_about_to_start_when_its_process_was_frozen_overtakes_nothing():
+def test_what_was_about_to_start_when_its_process_was_frozen_overtakes_nothing_without_a_fence():
     frozen = [Fact("frozen", "", 2, 0.5), Fact("thawed", "", 2, 5.0)]
+    on_waking = [*ran("a", 1, 3.0, 3.1), *frozen, *ran("a", 2, 5.01, 5.02)]
+    later = [*ran("a", 1, 3.0, 3.1), *frozen, *ran("a", 2, 5.5, 5.6)]
 
-    assert found([*ran("a", 1, 3.0, 3.1), *frozen, *ran("a", 2, 5.01, 5.02)], in_flight=9, results={"a": 1}) == []
-    assert found([*ran("a", 1, 3.0, 3.1), *frozen, *ran("a", 2, 5.5, 5.6)], in_flight=9, results={"a": 1}) == ["I4"]
+    assert found(on_waking, in_flight=9, results={"a": 1}, fenced=False) == []
+    assert found(on_waking, in_flight=9, results={"a": 1}, fenced=True) == ["I4"]
+    assert found(later, in_flight=9, results={"a": 1}, fenced=False) == ["I4"]
 
 
-def test_what_a_worker_was_handed_when_it_woke_has_won():
+@pytest.mark.parametrize("fenced", [True, False])
+def test_what_a_worker_was_handed_when_it_woke_has_won(fenced):
     frozen = [Fact("frozen", "", 2, 0.6), Fact("thawed", "", 2, 5.0)]
+    facts = [*ran("a", 1, 0.5, 0.55), *frozen, *ran("a", 2, 5.01, 5.02)]
 
-    assert found([*ran("a", 1, 0.5, 0.55), *frozen, *ran("a", 2, 5.01, 5.02)], in_flight=9, results={"a": 2}) == []
+    assert found(facts, in_flight=9, results={"a": 2}, fenced=fenced) == []

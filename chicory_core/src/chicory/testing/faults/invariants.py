@@ -213,13 +213,16 @@ def _outdated(
     """Results of ``faults.work`` name the process that gave them; that of a run that was overtaken must not stand.
 
     A worker that wakes may start what it had received before it was frozen, and is told at once that it has lost it: such a
-    run is cancelled, or over before it can be, and overtakes nothing. (Or it was handed to that worker anew, and has won.)
+    run is cancelled, and overtakes nothing. Without a fence it may be over before it can be cancelled; or it was handed to
+    that worker anew, and has won.
     """
     found = []
     for task_id, pid in account.results.items():
         runs = [run for run in by_task.get(task_id, []) if run.how != "cancelled"]
         runs = [
-            run for run in runs if run.pid == pid or not _began_on_waking(run, processes.get(run.pid, _Frozen()), account.lease)
+            run
+            for run in runs
+            if account.fenced or run.pid == pid or not _began_on_waking(run, processes.get(run.pid, _Frozen()), account.lease)
         ]
         last = max(runs, key=lambda run: run.started_at, default=None)
         if last is None or last.pid == pid:

@@ -8,7 +8,7 @@ import pytest
 
 from chicory import Chicory, RetryPolicy, TaskState, Worker, WorkerConfig
 from chicory.errors import BrokerConnectionError, BrokerFullError, PayloadTooLargeError
-from chicory.plugin import Settlement, new_id
+from chicory.plugin import Settled, Settlement, new_id
 from chicory.testing import a_record, an_envelope, eventually, receive_one
 from chicory.testing.faults.chaos import app_on
 from chicory.testing.faults.ledger import Ledger
@@ -94,7 +94,7 @@ async def test_a_consumer_that_is_deleted_under_load_is_made_anew(make_server, s
     async with app_on({"CHICORY_BROKER_URL": server.url}) as app, NatsBroker(place_of(server)) as broker:
         results = await send(app, 100)
         sending = asyncio.create_task(send(app, 300))
-        await broker.server.request("CONSUMER.DELETE.chicory.q-default-0")
+        await broker.server.request(f"CONSUMER.DELETE.chicory.{broker._durables.reader('default', 0)}")
         results += await sending
 
         assert {await value_of(result) for result in results} == {worker.pid}
@@ -118,6 +118,28 @@ async def test_a_stream_that_is_deleted_under_load_is_made_anew(make_server, sta
     assert worker.exit_code is None
 
 
+async def test_what_was_held_of_a_stream_that_was_deleted_ends_no_message_of_the_new_one(place):
+    """A new stream counts from 1 again: the former's second message is not the second of this one."""
+    async with NatsBroker(place) as slow, NatsBroker(place) as other:
+        await slow.prepare(["default"], 30.0)
+        await slow.publish([an_envelope(id=f"old-{n}") for n in range(3)])
+        old = {delivery.envelope.id: delivery for delivery in await slow.receive(["default"], 3, 5.0)}
+        await other.server.request(f"STREAM.DELETE.{place.names.stream}")
+        await other.publish([an_envelope(id=f"new-{n}") for n in range(2)])
+        await other.prepare(["default"], 30.0)
+        (first,) = await other.receive(["default"], 1, 5.0)
+
+        settled = await asyncio.wait_for(slow.settle([Settlement(delivery=d) for d in old.values()]), 4)
+        assert settled == [Settled.GONE] * 3
+        assert await asyncio.wait_for(slow.extend([d.receipt for d in old.values()]), 4) == {d.receipt for d in old.values()}
+
+        assert (await other.stats("default")).running == 1
+        assert await other.is_there(first)
+        (second,) = await slow.receive(["default"], 2, 5.0)
+        assert await other.settle([Settlement(delivery=first)]) == [Settled.DONE]
+        assert await slow.settle([Settlement(delivery=second)]) == [Settled.DONE]
+
+
 async def test_a_worker_with_nothing_to_find_does_not_spin(place):
     """Somebody deletes the consumer again and again: it is made anew about once a second."""
     async with NatsBroker(place) as broker, NatsBroker(place) as other:
@@ -126,7 +148,7 @@ async def test_a_worker_with_nothing_to_find_does_not_spin(place):
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
             try:
-                await other.server.request(f"CONSUMER.DELETE.{place.names.stream}.q-default-0")
+                await other.server.request(f"CONSUMER.DELETE.{place.names.stream}.{other._durables.reader('default', 0)}")
             except Exception as error:  # noqa: BLE001 - it may not be there yet
                 assert "not found" in str(error)
             try:
@@ -368,7 +390,7 @@ async def test_nothing_is_left_after_a_drain(place):
             messages = await server.request(f"STREAM.INFO.{place.names.stream}")
             assert messages["state"]["messages"] == 0
             names = (await server.request(f"CONSUMER.NAMES.{place.names.stream}"))["consumers"]
-            assert sorted(names) == ["d-default", "q-default-0", "q-default-1", "q-default-2"]
+            assert sorted(names) == ["d-default", *(broker._durables.reader("default", level) for level in range(3))]
             consumers = await server.request(f"STREAM.INFO.KV_{place.names.consumers}")
             assert consumers["state"]["messages"] == 0
             found = await broker._durables.subjects(place.names.all_ready())

@@ -34,6 +34,8 @@ _LARGEST = 1024 * 1024 - _HEADROOM
 _LEVELS = TOP + 1
 _MEND_PAUSE = 1.0
 """Seconds between two tries to make anew what somebody has deleted; sooner, the caller's own patience is asked for."""
+_SAME_MOMENT = 0.0001
+"""Seconds: moments are compared as floats, one of them cut to microseconds."""
 _COUNTS = 5
 """How often a queue is counted, at most, while messages in it become due."""
 _ACK, _NAK, _PROGRESS = b"+ACK", b"-NAK", b"+WPI"
@@ -94,7 +96,7 @@ class NatsBroker:
         return self
 
     async def _make_streams(self) -> None:
-        await ensure(self.server, messages(self.place, DEDUP_WINDOW))
+        self._durables.note((await ensure(self.server, messages(self.place, DEDUP_WINDOW)))["created"])
         await ensure(self.server, bucket(self.place, self.place.names.consumers))
         await self.server.set_clock(self.place.names.stream)
 
@@ -236,7 +238,7 @@ class NatsBroker:
         subject = f"$JS.API.DIRECT.GET.{self.place.names.stream}"
         requests = [(subject, b"", b'{"seq":%d}' % stream_sequence(d.receipt)) for d in deliveries]
         answers = await self.server.ask(requests)
-        return {delivery.receipt for delivery, (headers, _) in zip(deliveries, answers, strict=True) if not status_of(headers)}
+        return {d.receipt for d, (headers, _) in zip(deliveries, answers, strict=True) if _is_of(d.receipt, headers)}
 
     async def extend(self, receipts: Sequence[str]) -> set[str]:
         held = [receipt for receipt in receipts if self._leases.is_live(receipt)]
@@ -271,7 +273,7 @@ class NatsBroker:
         there = await self._durables.subjects(names.all_ready(queue))
         running, oldest = 0, None
         for subject, count in there.items():
-            info = await self._durables.info(names.consumer(*names.place_of(subject)))
+            info = await self._durables.read(*names.place_of(subject))
             held = 0 if info is None else min(info["num_ack_pending"], count)
             running += held
             if held < count:
@@ -288,9 +290,9 @@ class NatsBroker:
         return self.server.now() if status_of(headers) else seconds_of(header(headers, b"Nats-Time-Stamp"))
 
     async def _delayed(self, queue: str) -> int:
-        info = await self._durables.info(self.place.names.counter(queue))
-        if info is not None:
-            return int(info["num_pending"])
+        counted = await self._durables.counted(queue)
+        if counted is not None:
+            return counted
         return sum((await self._durables.subjects(self.place.names.all_delayed(queue))).values())
 
     async def purge(self, queue: str) -> int:
@@ -302,7 +304,7 @@ class NatsBroker:
         gone = await self._purge_all(names.all_delayed(queue))
         for subject in await self._durables.subjects(names.all_ready(queue)):
             _, level = names.place_of(subject)
-            info = await self._durables.info(names.consumer(queue, level))
+            info = await self._durables.read(queue, level)
             if info is None or not info["num_ack_pending"]:
                 gone += await self._purge_all(subject)
             else:
@@ -371,3 +373,10 @@ class NatsBroker:
 
         moved: set[str] = await self._whole(moving)
         return moved
+
+
+def _is_of(receipt: str, headers: bytes) -> bool:
+    """Whether the message that is found is the one of *receipt*: a stream that was made anew has others in the same places."""
+    if status_of(headers):
+        return False
+    return abs(seconds_of(header(headers, b"Nats-Time-Stamp")) - stored_at(receipt)) < _SAME_MOMENT

@@ -122,7 +122,7 @@ class Browser:
                 state = "delayed"
             else:
                 if level not in delivered:
-                    info = await self._durables.info(self._names.consumer(queue, level))
+                    info = await self._durables.read(queue, level)
                     delivered[level] = 0 if info is None else info["delivered"]["stream_seq"]
                 state = "running" if sequence <= delivered[level] else "ready"
             seen = QueuedMessage(envelope=envelope, state=state, since=datetime.fromtimestamp(at, UTC))

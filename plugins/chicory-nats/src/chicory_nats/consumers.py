@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, final
 import msgspec
 from msgspec import Struct
 
-from chicory_nats.names import Names, header, plain, seconds_of, token
+from chicory_nats.names import Names, header, made_of, plain, seconds_of, token
 from chicory_nats.reading import all_of, is_marker, sequence_of, subject_of
 from chicory_nats.server import Fault, Missing, check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from chicory_nats.server import Server
 
@@ -111,9 +111,38 @@ class Durables:
 
     def __init__(self, server: Server, names: Names) -> None:
         self._server, self._names = server, names
+        self._made = ""
+        self.on_new: list[Callable[[], object]] = []
+        """Called when the stream is found to be another than it was: so are its consumers."""
 
-    async def info(self, name: str) -> Any:
-        """What the server says about one; None if it is not there."""
+    def note(self, created: str) -> None:
+        """The stream was made then."""
+        made = made_of(created)
+        if made != self._made:
+            self._made = made
+            for tell in self.on_new:
+                tell()
+
+    def reader(self, queue: str, level: int) -> str:
+        """The name of the consumer through which a level is read."""
+        return self._names.consumer(queue, level, self._made)
+
+    async def read(self, queue: str, level: int) -> Any:
+        """What the server says about the consumer of a level; None if it is not there."""
+        made = self._made
+        found = await self._info(self.reader(queue, level))
+        if found is None:
+            self.note((await self._server.request(f"STREAM.INFO.{self._names.stream}"))["created"])
+            if made != self._made:
+                found = await self._info(self.reader(queue, level))
+        return found
+
+    async def counted(self, queue: str) -> int | None:
+        """How many messages are delayed; None if nobody counts them."""
+        found = await self._info(self._names.counter(queue))
+        return None if found is None else int(found["num_pending"])
+
+    async def _info(self, name: str) -> Any:
         try:
             return await self._server.request(f"CONSUMER.INFO.{self._names.stream}.{name}")
         except Missing:
@@ -121,7 +150,7 @@ class Durables:
 
     async def make(self, queue: str, level: int, lease: float) -> None:
         """The consumer of a level, with this lease."""
-        name, subject = self._names.consumer(queue, level), self._names.ready(queue, level)
+        name, subject = self.reader(queue, level), self._names.ready(queue, level)
         await self._make(name, subject, lease)
 
     async def count(self, queue: str) -> None:
@@ -161,6 +190,7 @@ class Durables:
         while True:
             body = {"subjects_filter": pattern, "offset": len(found)}
             answer = await self._server.request(f"STREAM.INFO.{self._names.stream}", body)
+            self.note(answer["created"])
             part = answer["state"].get("subjects") or {}
             found |= part
             if not part or len(found) >= answer.get("total", 0):

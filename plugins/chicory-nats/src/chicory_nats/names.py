@@ -19,6 +19,7 @@ __all__ = [
     "delay_headers",
     "envelope_of",
     "header",
+    "made_of",
     "message_headers",
     "plain",
     "rfc3339",
@@ -32,6 +33,7 @@ _SAFE = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 _ESCAPED = re.compile(r"=([0-9A-F]{2})")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
+_NO_DIGIT = re.compile(r"[^0-9]")
 _OURS = b"\r\nChicory: "
 
 
@@ -102,8 +104,9 @@ class Names(Struct, frozen=True):
         _, _, queue, level, *_ = subject.split(".")
         return plain(queue), int(level)
 
-    def consumer(self, queue: str, level: int) -> str:
-        return f"q-{token(queue)}-{level}"
+    def consumer(self, queue: str, level: int, made: str) -> str:
+        """The one that everybody reads a level with; *made* says of which stream (see `made_of`)."""
+        return f"q-{token(queue)}-{level}-{made}"
 
     def counter(self, queue: str) -> str:
         """The consumer that nobody reads with: its server counts what is delayed."""
@@ -123,6 +126,18 @@ def delay_headers(envelope: Envelope, target: str) -> bytes:
     assert envelope.due is not None, "what is not delayed needs no schedule"  # noqa: S101
     when = f"Nats-Schedule: @at {rfc3339(envelope.due)}\r\nNats-Schedule-Target: {target}\r\n\r\n"
     return message_headers(envelope)[:-2] + when.encode()
+
+
+def made_of(created: str) -> str:
+    """When a stream was made, as a part of a name.
+
+    A stream that is made anew counts its messages from 1 again. What somebody still holds of the former one must not be taken
+    for a message of the new one: its acknowledgement goes to a consumer that is gone.
+
+    >>> made_of("2026-11-26T00:27:00.020028669Z")
+    '20261126002700020028669'
+    """
+    return _NO_DIGIT.sub("", created)
 
 
 def rfc3339(moment: datetime) -> str:

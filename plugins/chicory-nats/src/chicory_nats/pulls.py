@@ -52,6 +52,7 @@ class Pulls:
         """Those that nothing is on its way to."""
         self._closing: set[asyncio.Task[None]] = set()
         server.on_loss.append(self._lose)
+        durables.on_new.append(self.forget)
 
     # --- consumers ---------------------------------------------------------------------------------
 
@@ -71,7 +72,7 @@ class Pulls:
         if level in known:
             return
         lease = self._announced.get(queue)
-        found = await self._durables.info(self._names.consumer(queue, level))
+        found = await self._durables.read(queue, level)
         there = None if found is None else found["config"]["ack_wait"] / _BILLION
         if there is None or (lease is not None and there != lease):
             there = lease if lease is not None else await self._lease_of(queue)
@@ -81,17 +82,18 @@ class Pulls:
     async def _lease_of(self, queue: str) -> float:
         """What the other levels of a queue go by."""
         for level in range(TOP + 1):
-            found = await self._durables.info(self._names.consumer(queue, level))
+            found = await self._durables.read(queue, level)
             if found is not None:
                 return float(found["config"]["ack_wait"]) / _BILLION
         return DEFAULT_LEASE
 
     async def _look(self, queues: Sequence[str]) -> None:
-        """Find the levels at which something waits."""
-        self._looked_at = time.monotonic()
+        """Find the levels at which something waits; that of most messages is there in any case."""
         found = await self._durables.levels()
+        self._looked_at = time.monotonic()
         for queue in queues:
-            for level in found.get(queue, ()):
+            levels = found.get(queue, set())
+            for level in levels | {0} if queue in self._announced else levels:
                 await self.ensure(queue, level)
 
     def _sources(self, queues: Sequence[str]) -> list[tuple[str, int, float]]:
@@ -163,7 +165,7 @@ class Pulls:
         return await self._ask([self._subject(queue, level)], limit, 0.0)
 
     def _subject(self, queue: str, level: int) -> str:
-        return f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{self._names.consumer(queue, level)}"
+        return f"$JS.API.CONSUMER.MSG.NEXT.{self._names.stream}.{self._durables.reader(queue, level)}"
 
     async def _ask(self, subjects: Sequence[str], limit: int, seconds: float) -> list[Delivery]:
         """Up to *limit* messages from each of these, at once or within *seconds*."""

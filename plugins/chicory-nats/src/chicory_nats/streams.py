@@ -63,8 +63,8 @@ _ESSENTIAL = (
 """What must be as it is made here for everything else to be right."""
 
 
-async def ensure(server: Server, wanted: dict[str, Any]) -> None:
-    """Make this stream unless it is there.
+async def ensure(server: Server, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Make this stream unless it is there; return what the server says about it.
 
     Raises:
         Fault: it is there, and is another than is needed; or this user may not make it.
@@ -74,14 +74,15 @@ async def ensure(server: Server, wanted: dict[str, Any]) -> None:
         found = await server.request(f"STREAM.INFO.{name}")
     except Missing:
         try:
-            await server.request(f"STREAM.CREATE.{name}", wanted)
+            made: dict[str, Any] = await server.request(f"STREAM.CREATE.{name}", wanted)
         except Fault as fault:
             if fault.code != _EXISTS:
                 raise
             found = await server.request(f"STREAM.INFO.{name}")
         else:
-            return
+            return made
     _compare(name, wanted, found["config"])
+    return found
 
 
 def _compare(name: str, wanted: dict[str, Any], found: dict[str, Any]) -> None:

@@ -140,6 +140,22 @@ async def test_what_was_held_of_a_stream_that_was_deleted_ends_no_message_of_the
         assert await slow.settle([Settlement(delivery=second)]) == [Settled.DONE]
 
 
+async def test_what_was_held_when_a_consumer_was_deleted_comes_again_and_hangs_nobody(make_server):
+    """The consumer that is made anew has not delivered it yet, and says nothing about it."""
+    place = make_server().place(timeout=1.0)
+    async with NatsBroker(place) as broker, NatsBroker(place) as other:
+        await broker.prepare(["default"], 30.0)
+        await broker.publish([an_envelope(id=f"order-{n}") for n in range(3)])
+        held = await broker.receive(["default"], 3, 5.0)
+        await other.server.request(f"CONSUMER.DELETE.{place.names.stream}.{other._durables.reader('default', 0)}")
+        await other.prepare(["default"], 30.0)
+
+        assert await broker.settle([Settlement(delivery=delivery) for delivery in held]) == [Settled.LOST] * 3
+
+        again = await other.receive(["default"], 3, 5.0)
+        assert await other.settle([Settlement(delivery=delivery) for delivery in again]) == [Settled.DONE] * 3
+
+
 async def test_a_worker_with_nothing_to_find_does_not_spin(place):
     """Somebody deletes the consumer again and again: it is made anew about once a second."""
     async with NatsBroker(place) as broker, NatsBroker(place) as other:

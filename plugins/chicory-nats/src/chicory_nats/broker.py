@@ -38,6 +38,8 @@ _SAME_MOMENT = 0.0001
 """Seconds: moments are compared as floats, one of them cut to microseconds."""
 _COUNTS = 5
 """How often a queue is counted, at most, while messages in it become due."""
+_UNANSWERED = (b"NATS/1.0 408 No Answer\r\n\r\n", b"")
+"""A consumer that was deleted and made anew does not answer about what it has not delivered yet."""
 _ACK, _NAK, _PROGRESS = b"+ACK", b"-NAK", b"+WPI"
 
 
@@ -209,7 +211,7 @@ class NatsBroker:
         """End deliveries, whose follow-ups are published; those whose lease is over are let be."""
         ending = [s.delivery.receipt for s in settlements if s.ends and self.is_held(s.delivery)]
         with self.server.translated():
-            answers = await self.server.ask([(receipt, b"", _ACK) for receipt in ending])
+            answers = await self.server.ask([(receipt, b"", _ACK) for receipt in ending], _UNANSWERED)
             done = {r for r, (headers, _) in zip(ending, answers, strict=True) if not status_of(headers)}
             alive = {s.delivery.receipt for s in settlements if not s.ends and self.is_held(s.delivery)}
             for receipt in ending:

@@ -224,15 +224,18 @@ class Server:
             kind = self._full if error.means_full else self._away
             raise kind(self.place.address, str(error)) from error
 
-    async def ask(self, requests: Sequence[Request]) -> list[Answer]:
-        """The answers to *requests*, in order; `Missing` where nobody answers is for the caller to find (see `check`)."""
+    async def ask(self, requests: Sequence[Request], unanswered: Answer | None = None) -> list[Answer]:
+        """The answers to *requests*, in order; `Missing` where nobody answers is for the caller to find (see `check`).
+
+        *unanswered* is as in `Wire.ask`.
+        """
         if not requests:
             return []
         if len(requests) <= _WINDOW:
-            return await (await self.wire()).ask(requests, self.place.timeout)
+            return await (await self.wire()).ask(requests, self.place.timeout, unanswered)
         answers: list[Answer] = []
         for start in range(0, len(requests), _WINDOW):
-            answers += await (await self.wire()).ask(requests[start : start + _WINDOW], self.place.timeout)
+            answers += await (await self.wire()).ask(requests[start : start + _WINDOW], self.place.timeout, unanswered)
         return answers
 
     async def request(self, subject: str, body: Any = None) -> Any:

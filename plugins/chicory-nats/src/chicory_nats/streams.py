@@ -71,7 +71,7 @@ async def ensure(server: Server, wanted: dict[str, Any]) -> dict[str, Any]:
     """
     name = wanted["name"]
     try:
-        found = await server.request(f"STREAM.INFO.{name}")
+        found: dict[str, Any] = await server.request(f"STREAM.INFO.{name}")
     except Missing:
         try:
             made: dict[str, Any] = await server.request(f"STREAM.CREATE.{name}", wanted)

@@ -236,11 +236,11 @@ class Wire(Client):
         finally:
             self._hears.pop(subscription._id, None)  # noqa: SLF001 - as in `listen`
 
-    async def ask(self, requests: Sequence[Request], timeout: float) -> list[Answer]:
-        """The answers to *requests*, all under way at once.
+    async def ask(self, requests: Sequence[Request], timeout: float, unanswered: Answer | None = None) -> list[Answer]:
+        """The answers to *requests*, all under way at once; *unanswered* stands for those that get none within *timeout* s.
 
         Raises:
-            ConnectionLost: one of them was not answered.
+            ConnectionLost: one of them was not answered, and nothing may stand for its answer; or the connection went away.
             NotPermitted: the user must not ask that.
         """
         batch = _Batch(len(requests))
@@ -255,11 +255,14 @@ class Wire(Client):
             async with asyncio.timeout(timeout):
                 await batch.done
         except TimeoutError as error:
-            raise ConnectionLost(f"no answer within {timeout:g} s") from error
+            if unanswered is None:
+                raise ConnectionLost(f"no answer within {timeout:g} s") from error
         finally:
             if batch.left:
                 for key in keys:
                     self._calls.pop(key, None)
+        if batch.left and unanswered is not None:
+            return [answer or unanswered for answer in batch.answers]
         return batch.answers
 
     async def pull(self, subject: str, body: bytes, limit: int) -> Pull:

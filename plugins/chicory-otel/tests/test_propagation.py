@@ -7,7 +7,7 @@ from opentelemetry.propagators.composite import CompositePropagator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, TraceState
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from chicory_otel.propagation import extracted, injected, parse, written
+from chicory_otel.propagation import Unsampled, extracted, injected, parse, written
 
 
 def a_span(flags=1, state=()):
@@ -55,6 +55,9 @@ def test_what_was_injected_is_extracted(context):
         {},
         {"traceparent": written(a_span(1))},
         {"traceparent": written(a_span(0))},
+        {"traceparent": written(a_span(2))},
+        {"traceparent": "00-" + "0" * 32 + "-" + "1" * 16 + "-00"},
+        {"traceparent": "00-" + "1" * 32 + "-" + "0" * 16 + "-00"},
         {"traceparent": written(a_span(3)), "tracestate": "vendor=1"},
         {"traceparent": written(a_span(0)), "baggage": "user=7"},
         {"traceparent": "00-nonsense-00"},
@@ -66,6 +69,19 @@ def test_what_is_extracted_is_what_the_propagator_reads(headers):
     spans = [trace.get_current_span(made).get_span_context() for made in (found, expected)]
     assert spans[0] == spans[1]
     assert baggage.get_all(found) == baggage.get_all(expected)
+
+
+@pytest.mark.parametrize("flags", [0, 2])
+def test_what_is_not_sampled_is_carried_on_as_it_came(flags):
+    text = written(a_span(flags))
+    around = extracted({"traceparent": text})
+    span = trace.get_current_span(around)
+    assert isinstance(span, Unsampled)
+    assert not span.is_recording()
+
+    assert injected({"x": "y"}, around, span) == {"x": "y", "traceparent": text}
+    with_baggage = baggage.set_baggage("user", "7", around)
+    assert injected({}, with_baggage, span) == {"traceparent": text, "baggage": "user=7"}
 
 
 def test_another_propagator_is_asked_itself(monkeypatch):

@@ -16,7 +16,7 @@ from chicory.errors import LeaseLost
 from chicory.plugin import Attempt, Clock, Decision, Next, Outcome
 from chicory_otel import conventions as names
 from chicory_otel.failing import is_traced
-from chicory_otel.propagation import FORMER_ATTEMPT, extracted, former_attempt, written
+from chicory_otel.propagation import FORMER_ATTEMPT, Unsampled, extracted, former_attempt, written
 from chicory_otel.rules import begins_trace, error_type, outcome_label, settle_word
 
 if TYPE_CHECKING:
@@ -84,7 +84,10 @@ class ProcessTracing:
         began = self._clock.now() if self._instruments.is_on else None
         headers = {} if attempt.message is None else attempt.message.headers
         around = extracted(headers)
-        creation = trace.get_current_span(around).get_span_context()
+        sender = trace.get_current_span(around)
+        if isinstance(sender, Unsampled):
+            return _Open(token=context.attach(around), began=began)
+        creation = sender.get_span_context()
         if (creation.is_valid and not creation.trace_flags.sampled) or not is_traced():
             return _Open(token=context.attach(around), began=began)
         span = self._span(attempt, headers, around, creation)

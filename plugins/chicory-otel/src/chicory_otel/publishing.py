@@ -15,7 +15,7 @@ from chicory.errors import BrokerConnectionError
 from chicory.plugin import PublishNext, TaskMessage
 from chicory_otel import conventions as names
 from chicory_otel.failing import is_traced
-from chicory_otel.propagation import extracted, injected
+from chicory_otel.propagation import Unsampled, extracted, injected
 from chicory_otel.rules import LINK_ONLY, MOST_CREATE_SPANS, error_type
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ class PublishTracing:
 
     def _open(self, messages: Sequence[TaskMessage]) -> tuple[Span | None, Sequence[TaskMessage]]:
         ambient = context.get_current()
-        parent = trace.get_current_span(ambient).get_span_context()
+        current = trace.get_current_span(ambient)
+        if isinstance(current, Unsampled):
+            return None, [_carrying(message, ambient, current) for message in messages]
+        parent = current.get_span_context()
         if (parent.is_valid and not parent.trace_flags.sampled) or not is_traced():
             return None, [_carrying(message, ambient, parent) for message in messages]
         if len(messages) == 1:
@@ -145,6 +148,6 @@ class PublishTracing:
             instruments.sent.add(1, {**shared, names.DESTINATION: message.queue})
 
 
-def _carrying(message: TaskMessage, ambient: Context, span: SpanContext) -> TaskMessage:
+def _carrying(message: TaskMessage, ambient: Context, span: SpanContext | Unsampled) -> TaskMessage:
     headers = injected(message.headers, ambient, span)
     return message if headers == message.headers else replace(message, headers=headers)

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from chicory.plugin import Envelope, Settlement
     from chicory_redis.rows import Cell
-    from chicory_redis.server import Arg
 
 __all__ = ["DEDUP_WINDOW", "RedisBroker"]
 
@@ -89,7 +88,7 @@ class RedisBroker:
         finally:
             await self.server.close()
 
-    def head(self, records: str = "") -> tuple[Arg, ...]:
+    def head(self, records: str = "") -> tuple[str | int, ...]:
         """The arguments that every script takes; *records* says where those are."""
         place = self.place
         return (place.prefix, place.group, self.consumer, milliseconds(DEDUP_WINDOW), place.db, records)

@@ -15,6 +15,7 @@ from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, Unix
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 
+from chicory_redis.lines import Lines, head_of, packed
 from chicory_redis.rows import pack
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Place", "Server"]
 
 Arg = bytes | str | int | float
-"""What an argument of a script may be."""
+"""What an argument of a command may be."""
 
 _AWAY = (
     exceptions.ConnectionError,
@@ -40,6 +41,7 @@ _AWAY = (
 """The server is away, starts, or is no master at the moment: it may be back."""
 _CONNECTIONS = 8
 """Of many calls at once most wait for a connection: more would not make the server faster."""
+_MOST_HEADS = 1000
 _FLAGS_SINCE = 7
 """The version that knows flags of scripts."""
 _FLAG = "#!lua flags=allow-oom\n"
@@ -76,18 +78,22 @@ class Server:
         self.place = place
         self._away, self._full = away, full
         self.knows_flags = False
+        kind, options = _CLASSES[place.kind], self._options()
         retry = Retry(ExponentialWithJitterBackoff(cap=0.5, base=0.01), 2)
-        self._commands = Redis(connection_pool=self._pool(retry=retry))
-        self.blocking = Redis(connection_pool=self._pool(retry=Retry(ExponentialWithJitterBackoff(), 0)))
+        self._commands = Redis(connection_pool=ConnectionPool(connection_class=kind, **options, retry=retry))
+        once = Retry(ExponentialWithJitterBackoff(), 0)
+        self.blocking = Redis(connection_pool=ConnectionPool(connection_class=kind, **options, retry=once))
+        self._lines = Lines(lambda: kind(**options, retry=once))
+        self._heads: dict[tuple[Arg, ...], bytes] = {}
+        """How calls of scripts begin, by script, keys and first arguments."""
         self._slots = asyncio.Semaphore(_CONNECTIONS)
 
-    def _pool(self, **options: Any) -> ConnectionPool:
+    def _options(self) -> dict[str, Any]:
         given = {"db": self.place.db, "socket_connect_timeout": self.place.timeout, "socket_keepalive": True}
         if self.place.kind == "unix":
             del given["socket_keepalive"]
         # With a socket_timeout the client library would lose cancellations before Python 3.12, by asyncio.wait_for.
-        known = {"socket_timeout": None, **given, **self.place.options, **options}
-        return ConnectionPool(connection_class=_CLASSES[self.place.kind], **known)
+        return {"socket_timeout": None, **given, **self.place.options}
 
     async def open(self) -> Self:
         """Connect, so that a server that is not there is noticed at once, and learn what it can.
@@ -103,6 +109,7 @@ class Server:
         return self
 
     async def close(self) -> None:
+        await self._lines.close()
         await self._commands.aclose(close_connection_pool=True)
         await self.blocking.aclose(close_connection_pool=True)
 
@@ -123,21 +130,29 @@ class Server:
     async def ask(self, *command: Arg) -> Any:
         """The answer to one command."""
         with self.translated():
-            return await self._execute(*command)
+            async with self._slots, asyncio.timeout(self.place.timeout):
+                return await self._commands.execute_command(*command)  # type: ignore[no-untyped-call] # of the client library
 
-    async def run(self, script: str, head: Sequence[Arg], rows: Sequence[Cell] = (), keys: Sequence[str] = ()) -> Any:
+    async def run(self, script: str, head: Sequence[str | float], rows: Sequence[Cell] = (), keys: Sequence[str] = ()) -> Any:
         """What *script* returns for these arguments; its text goes along only where the server does not know it."""
-        text, digest = load(script, knows_flags=self.knows_flags)
-        arguments = (len(keys), *keys, *head, pack(rows))
+        last = pack(rows)
         with self.translated():
-            try:
-                return await self._execute("EVALSHA", digest, *arguments)
-            except exceptions.NoScriptError:
-                return await self._execute("EVAL", text, *arguments)
+            async with self._slots, asyncio.timeout(self.place.timeout):
+                try:
+                    return await self._lines.ask(packed(self._head(script, head, keys), last))
+                except exceptions.NoScriptError:
+                    text, _ = load(script, knows_flags=self.knows_flags)
+                    whole = head_of("EVAL", text, len(keys), *keys, *head, more=1)
+                    return await self._lines.ask(packed(whole, last))
 
-    async def _execute(self, *command: Arg) -> Any:
-        async with self._slots, asyncio.timeout(self.place.timeout):
-            return await self._commands.execute_command(*command)  # type: ignore[no-untyped-call] # of the client library
+    def _head(self, script: str, head: Sequence[str | float], keys: Sequence[str]) -> bytes:
+        known = self._heads.get(key := (script, *keys, *head))
+        if known is None:
+            if len(self._heads) >= _MOST_HEADS:
+                self._heads.clear()
+            _, digest = load(script, knows_flags=self.knows_flags)
+            known = self._heads[key] = head_of("EVALSHA", digest, len(keys), *keys, *head, more=1)
+        return known
 
     async def read_new(self, group: str, consumer: str, streams: Mapping[str, str], limit: int, seconds: float) -> Any:
         """Wait on streams for what is new, as ``XREADGROUP`` does: per stream, entries with their fields."""

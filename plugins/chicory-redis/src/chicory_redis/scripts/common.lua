@@ -143,15 +143,20 @@ local function pending(id, hop)
   if RDB then in_records(keep, id, 'M', 'PENDING', hop, 0, '', '-', '') end
 end
 
+local function pending_value(hop) return 'M\nPENDING\n' .. hop .. '\n0\n\n' end
+
 local function add_pending(id, hop)
-  return redis.call('SET', RP .. ':r:' .. id, 'M\nPENDING\n' .. hop .. '\n0\n\n', 'NX')
+  return redis.call('SET', RP .. ':r:' .. id, pending_value(hop), 'NX')
 end
 
 -- Whether a ready message is of a new id, as nearly all are: then it is published. It is added before anybody has looked, and
--- is gone again before anybody else can see it if its id turns out to be known: three commands instead of five.
+-- is gone again before anybody else can see it if its id turns out to be known: two commands, or three, instead of five.
 local function publish_new(id, base, level, hop, due, body)
   local entry = add(id, base, level, hop, due, RECORDS, body)
-  if redis.call('SET', index(base, id), location(hop, base, 's', level, entry, due, RECORDS, ''), 'NX') then
+  local at = location(hop, base, 's', level, entry, due, RECORDS, '')
+  if RDB == DB then
+    if redis.call('MSETNX', index(base, id), at, RP .. ':r:' .. id, pending_value(hop)) == 1 then return true end
+  elseif redis.call('SET', index(base, id), at, 'NX') then
     if not RDB or in_records(add_pending, id, hop) then return true end
     redis.call('DEL', index(base, id))
   end

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Protocol, Self, final
 
 from chicory.broker import Opened
 from chicory.faultpoints import FaultPoint, reach
+from chicory.message import Settled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from chicory.broker import Broker
-    from chicory.message import Delivery, Envelope, ResultRecord, Settled, Settlement, WorkerStats
+    from chicory.message import Delivery, Envelope, ResultRecord, Settlement, WorkerStats
 
 __all__ = ["Backend", "Joined", "StoreThenSettle", "store_then_settle"]
 
@@ -134,12 +135,32 @@ class StoreThenSettle:
         await self._broker.publish(envelopes)
 
     async def settle(self, settlements: Sequence[Settlement]) -> list[Settled]:
-        if self._backend is not None:
-            records = [settlement.result for settlement in settlements if settlement.result is not None]
-            if records:
-                await self._backend.store(records)
-                reach(FaultPoint.BETWEEN_STORE_AND_SETTLE)
-        return await self._broker.settle(settlements)
+        late = await self._store([settlement for settlement in settlements if settlement.result is not None])
+        if not late:
+            return await self._broker.settle(settlements)
+        rest = [settlement for settlement in settlements if settlement.delivery.receipt not in late]
+        answers = iter(await self._broker.settle(rest) if rest else ())
+        return [Settled.LOST if s.delivery.receipt in late else next(answers) for s in settlements]
+
+    async def _store(self, settlements: Sequence[Settlement]) -> AbstractSet[str]:
+        """Store results; the receipts of those whose message must be let be: it was delivered anew, and is in work there.
+
+        A fence would notice that; without one, a late settlement would end a message that only its new holder may end.
+        """
+        records = [settlement.result for settlement in settlements if settlement.result is not None]
+        if self._backend is None or not records:
+            return frozenset()
+        kept = await self._backend.store(records)
+        reach(FaultPoint.BETWEEN_STORE_AND_SETTLE)
+        if self._broker.capabilities.fenced or all(kept):
+            return frozenset()
+        refused = [s.delivery for s, is_kept in zip(settlements, kept, strict=True) if not is_kept]
+        found = await self._backend.fetch([delivery.envelope.id for delivery in refused])
+        return {
+            delivery.receipt
+            for delivery, record in zip(refused, found, strict=True)
+            if record is not None and not record.state.is_terminal
+        }
 
     async def finished(self, deliveries: Sequence[Delivery]) -> Mapping[str, ResultRecord]:
         doubtful = [delivery for delivery in deliveries if not delivery.is_first]

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from chicory.errors import BrokerConnectionError
-from chicory.plugin import ResultRecord, Settled, Settlement, TaskState, revise
+from chicory.memory import MemoryBackend
+from chicory.plugin import ResultRecord, Settled, Settlement, TaskState, revise, store_then_settle
 from chicory.testing import a_record, an_envelope, eventually, receive_one
 from chicory_nats import NatsBackend, NatsBroker
 from chicory_nats.joined import JoinedNats
@@ -75,6 +76,28 @@ async def test_a_late_result_does_not_end_the_message_that_another_works_on(part
     assert answers == [Settled.LOST]
     assert (await first.broker.stats("default")).running == 1
     assert (await first.backend.fetch(["a"]))[0] == note
+
+
+async def test_a_late_result_in_another_store_does_not_end_the_message_either(place):
+    """The backend is no NATS, and says alone that somebody else works on it."""
+    async with NatsBroker(place) as first, NatsBroker(place) as second, MemoryBackend() as backend:
+        for broker in (first, second):
+            await broker.prepare(["default"], LEASE)
+        late, here = store_then_settle(first, backend), store_then_settle(second, backend)
+        await late.publish([an_envelope(id="a"), an_envelope(id="b")])
+        former, other = await first.receive(["default"], 2, 5)
+        await first.server.ask([(former.receipt, b"", b"-NAK")])
+        current = await receive_one(second, wait=5)
+        note = a_record(id="a", state=TaskState.STARTED, delivery_count=2)
+        assert await here.settle([Settlement(delivery=current, result=note, ends=False)]) == [Settled.DONE]
+
+        ends = [Settlement(delivery=d, result=a_record(id=d.envelope.id, delivery_count=1, body=b"1")) for d in (former, other)]
+        assert await late.settle(ends) == [Settled.LOST, Settled.DONE]
+
+        assert (await first.stats("default")).running == 1
+        end = a_record(id="a", delivery_count=2, body=b"2")
+        assert await here.settle([Settlement(delivery=current, result=end)]) == [Settled.DONE]
+        assert (await backend.fetch(["a"]))[0] == end
 
 
 async def test_a_late_result_after_the_end_ends_nothing_but_the_message(parties):

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
 _RATES = ("publish_one", "publish_gather", "publish_many", "run_results", "run_ignored", "run_two")
-_TRIPS = ("trip_p50", "trip_p99", "loaded_p50", "loaded_p99")
+_TRIPS = ("trip_p50", "trip_p99", "shared_p50", "shared_p99", "loaded_p50", "loaded_p99")
 _SIZES = {"1k": 1_000, "10k": 10_000, "100k": 100_000, "1m": 1_000_000}
 _OURS, _THEIRS = "#c2410c", "#94a3b8"
 

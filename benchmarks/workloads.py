@@ -33,6 +33,8 @@ _IO_TASKS, _IO_CONCURRENCY = 2_000, 100
 _CPU_TASKS, _PAYLOADS, _PAYLOAD = 1_000, 500, "x" * 100_000
 _AFTER, _DEFAULT_N, _TWO = 20_000, 10_000, 2_000
 _LOAD_LOT, _LOAD_SECONDS = 0.02, 240.0
+_SHARED_LOAD, _MOST_OF_RATE = 300, 0.7
+"""Tasks a second that nearly all contenders can run, and the part of its own rate up to which one is asked to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,15 +189,23 @@ def _quantiles(prefix: str, times: list[float]) -> Numbers:
 
 
 def round_trip_loaded(bench: Bench) -> Numbers:
-    """Round trips while another producer sends half of what this contender's worker can run."""
+    """Round trips beside a load: half of what this contender's worker can run, and one that is the same for all."""
     setup, n = Setup(), bench.share(2_000) if bench.adapter.about.scale < 1 else bench.share(5_000)
     n = n if bench.adapter.about.scale > _SLOW else bench.share(200)
     rate = n / drain(bench, "ignored", numbers(n), setup)[0]
+    found = _quantiles("loaded", _trips_beside(bench, setup, int(rate / 2)))
+    if rate < _SHARED_LOAD / _MOST_OF_RATE:
+        return found
+    return found | _quantiles("shared", _trips_beside(bench, setup, _SHARED_LOAD))
+
+
+def _trips_beside(bench: Bench, setup: Setup, rate: int) -> list[float]:
+    """Milliseconds of round trips while another producer sends *rate* tasks a second."""
     ledger = Ledger(FOLDER)
     ledger.create(1_000_000, processes=1)
     with bench.adapter.producer(setup) as producer, workers(bench.adapter.commands(setup), setup) as running:
         producer.trip(0)
-        command = [sys.executable, "-m", "benchmarks.harness", os.environ["BENCHMARK_CONTENDER"], "load", str(int(rate / 2))]
+        command = [sys.executable, "-m", "benchmarks.harness", os.environ["BENCHMARK_CONTENDER"], "load", str(rate)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **setup.environment()}) as load:
             try:
                 require((load.stdout.readline() if load.stdout else b"") == b"loading\n", "the load did not start")
@@ -204,7 +214,7 @@ def round_trip_loaded(bench: Bench) -> Numbers:
                 require(load.poll() is None, "the load ended before the trips")
             finally:
                 load.terminate()
-    return _quantiles("loaded", times)
+    return times
 
 
 def load(adapter: Adapter, rate: int) -> None:

@@ -13,6 +13,7 @@ from chicory.errors import PluginNotFoundError
 from chicory.plugin import (
     App,
     ChildContext,
+    DoctorCheck,
     ExecuteMiddleware,
     Lifespan,
     Listener,
@@ -25,6 +26,7 @@ from chicory.plugin import (
     hookimpl,
 )
 from chicory_otel import conventions as names
+from chicory_otel.checks import Checks
 from chicory_otel.children import child_context
 from chicory_otel.instruments import instruments
 from chicory_otel.life import life, listener
@@ -126,3 +128,8 @@ def chicory_settle_observers(app: App) -> list[SettleObserver]:
 @hookimpl
 def chicory_child_contexts(app: App) -> list[ChildContext]:
     return [child_context(_of(app).instruments.failures)]
+
+
+@hookimpl
+def chicory_doctor() -> list[DoctorCheck]:
+    return [Checks(OtelConfig())]

@@ -18,10 +18,10 @@ from opentelemetry import metrics, trace
 from chicory.errors import ConfigurationError
 from chicory_otel.failing import is_measured, is_traced
 
-__all__ = ["exporters_wanted", "is_wanted", "set_up"]
+__all__ = ["INSTALL", "METRICS", "TRACES", "exporters_wanted", "is_wanted", "set_up"]
 
 TRACES, METRICS = "traces", "metrics"
-_INSTALL = 'pip install "chicory-otel[otlp]"'
+INSTALL = 'pip install "chicory-otel[otlp]"'
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _LOG = logging.getLogger("chicory.otel")
 
@@ -62,8 +62,8 @@ def set_up(worker_id: str, *, is_asked: bool) -> bool:
     """
     if find_spec("opentelemetry.sdk") is None:
         if is_asked:
-            raise ConfigurationError(f"CHICORY_OTEL_SETUP is true, and there is no SDK: {_INSTALL}")
-        _LOG.warning("event=otel_sdk_missing hint=%s", _INSTALL)
+            raise ConfigurationError(f"CHICORY_OTEL_SETUP is true, and there is no SDK: {INSTALL}")
+        _LOG.warning("event=otel_sdk_missing hint=%s", INSTALL)
         return False
     tracing, measuring = is_traced.ask(), is_measured.ask()
     resource = _resource(worker_id)
@@ -110,6 +110,6 @@ def _load(signal: str, name: str) -> Any:
     found = {entry.name: entry for entry in entry_points(group=f"opentelemetry_{signal}_exporter")}
     if name not in found:
         known = f"there are {', '.join(sorted(found))}" if found else "there is none"
-        fix = _INSTALL if name == "otlp_proto_http" else f"{known}; install the package that has it"
+        fix = INSTALL if name == "otlp_proto_http" else f"{known}; install the package that has it"
         raise ConfigurationError(f"OTEL_{signal.upper()}_EXPORTER wants {name!r}, which no package here offers: {fix}")
     return found[name].load()

@@ -286,7 +286,8 @@ def main() -> None:
         # A service manager signals all processes; the worker drains. Not SIG_IGN: what a task starts would inherit that.
         signal.signal(number, lambda *_: None)
     os.set_inheritable(fd, False)
-    Child(socket.socket(fileno=fd)).work()
+    with socket.socket(fileno=fd) as connection:
+        Child(connection).work()
 
 
 if __name__ == "__main__":

@@ -229,6 +229,7 @@ class Worker:
             await self._beat(connection)
             keeper = await self._keep_alive(leases, stack, guard)
             guard.enter(Phase.WORKING)
+            self._say_started()
             ready.set_result(None)
             await self._until_drained(pump, keeper, connection, guard)
             await asyncio.gather(self._settle_rest(outbox), processes.close())
@@ -354,6 +355,9 @@ class Worker:
     def _began(self) -> None:
         self._started_at, self._since = self._clock.now(), self._clock.monotonic()
         self._is_running = True
+
+    def _say_started(self) -> None:
+        """From here on it outlives its store: what is still missing at the start ends it."""
         self._log.info("worker_started", queues=self.config.queue, concurrency=self.config.concurrency)
         self._tally.changed("worker.started")
 

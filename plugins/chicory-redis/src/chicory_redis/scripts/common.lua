@@ -15,9 +15,14 @@ local NOW = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local function stream(base, level) return base .. ':s:' .. level end
 
+local indices = {}
 local function index(base, id)
-  if string.sub(base, -5) == '}.dlq' then base = string.sub(base, 1, -5) end
-  return base .. ':i:' .. id
+  local begin = indices[base]
+  if not begin then
+    begin = (string.sub(base, -5) == '}.dlq' and string.sub(base, 1, -5) or base) .. ':i:'
+    indices[base] = begin
+  end
+  return begin .. id
 end
 
 local function find(base, id)
@@ -112,11 +117,16 @@ local function in_records(fn, ...)
   return answer
 end
 
-local function head_of(id)
-  local head = redis.call('GETRANGE', RP .. ':r:' .. id, 0, 400)
-  if head == '' then return nil end
+local function pending_value(hop) return 'M\nPENDING\n' .. hop .. '\n0\n\n' end
+
+local function parsed(head)
   local flag, state, hop, count, holder = string.match(head, '^(%a)\n([^\n]*)\n(%d+)\n(%d+)\n([^\n]*)\n')
   return {flag = flag, state = state, hop = tonumber(hop), count = tonumber(count), holder = holder}
+end
+
+local function head_of(id)
+  local head = redis.call('GETRANGE', RP .. ':r:' .. id, 0, 400)
+  return head ~= '' and parsed(head) or nil
 end
 
 local function may_follow(old, state, hop, count)
@@ -124,10 +134,22 @@ local function may_follow(old, state, hop, count)
   return hop > old.hop or (hop == old.hop and count >= old.count)
 end
 
+-- What is known of records, by key, before this call has changed them.
+local heads = {}
+
+-- Learn the heads of these records at once; *keys* are not too many for one command.
+local function learn(keys)
+  for number, value in ipairs(redis.call('MGET', unpack(keys))) do heads[keys[number]] = value or '' end
+end
+
 local function keep(id, flag, state, hop, count, holder, ttl, body)
-  local old = head_of(id)
-  if old and not may_follow(old, state, hop, count) then return 0 end
   local key = RP .. ':r:' .. id
+  local head, old = heads[key] or redis.call('GETRANGE', key, 0, 400), nil
+  heads[key] = nil  -- what is known of it is so no longer
+  if head ~= '' and head ~= pending_value(hop) then  -- which any may follow: so it is with nearly all
+    old = parsed(head)
+    if not may_follow(old, state, hop, count) then return 0 end
+  end
   local value = flag .. '\n' .. state .. '\n' .. hop .. '\n' .. count .. '\n' .. holder .. '\n' .. body
   if ttl == '-' then redis.call('SET', key, value) else redis.call('SET', key, value, 'PX', ttl) end
   if holder ~= '' and flag ~= 'T' then
@@ -143,10 +165,10 @@ local function pending(id, hop)
   if RDB then in_records(keep, id, 'M', 'PENDING', hop, 0, '', '-', '') end
 end
 
-local function pending_value(hop) return 'M\nPENDING\n' .. hop .. '\n0\n\n' end
-
 local function add_pending(id, hop)
-  return redis.call('SET', RP .. ':r:' .. id, pending_value(hop), 'NX')
+  local record = RP .. ':r:' .. id
+  heads[record] = nil
+  return redis.call('SET', record, pending_value(hop), 'NX')
 end
 
 -- Whether a ready message is of a new id, as nearly all are: then it is published. It is added before anybody has looked, and
@@ -155,7 +177,9 @@ local function publish_new(id, base, level, hop, due, body)
   local entry = add(id, base, level, hop, due, RECORDS, body)
   local at = location(hop, base, 's', level, entry, due, RECORDS, '')
   if RDB == DB then
-    if redis.call('MSETNX', index(base, id), at, RP .. ':r:' .. id, pending_value(hop)) == 1 then return true end
+    local record = RP .. ':r:' .. id
+    heads[record] = nil
+    if redis.call('MSETNX', index(base, id), at, record, pending_value(hop)) == 1 then return true end
   elseif redis.call('SET', index(base, id), at, 'NX') then
     if not RDB or in_records(add_pending, id, hop) then return true end
     redis.call('DEL', index(base, id))

@@ -81,6 +81,9 @@ class Client:
         self._outgoing = outgoing
         self._lifespan = lifespan
         self._batcher: Batcher[Sequence[Envelope], None] = Batcher(self._flush, limit=_BATCH)
+        self._chain = compose_publish(outgoing.layers, self._inside_layers)
+        self._calls: dict[str, Call] = {}
+        """Those that go through the layers now, by id; of several with one id the last: the others are written anew."""
         self._lock = asyncio.Lock()
         self._stack = AsyncExitStack()
         self.is_open = False
@@ -120,15 +123,19 @@ class Client:
             )
 
     async def _through_layers(self, calls: Sequence[Call]) -> None:
-        originals = {call.message.id: call for call in calls}
+        self._calls.update((call.message.id, call) for call in calls)
+        try:
+            await self._chain([call.message for call in calls])
+        finally:
+            for call in calls:
+                self._calls.pop(call.message.id, None)
 
-        async def innermost(messages: Sequence[TaskMessage]) -> None:
-            await self._hand_over(messages, [self._encode(message, originals.get(message.id)) for message in messages])
+    async def _inside_layers(self, messages: Sequence[TaskMessage]) -> None:
+        await self._hand_over(messages, [self._encode(message) for message in messages])
 
-        await compose_publish(self._outgoing.layers, innermost)([call.message for call in calls])
-
-    def _encode(self, message: TaskMessage, original: Call | None) -> Envelope:
+    def _encode(self, message: TaskMessage) -> Envelope:
         """The envelope of a message that a layer may have replaced; its arguments are written again only if they changed."""
+        original = self._calls.get(message.id)
         is_same_call = (
             original is not None and message.args is original.message.args and message.kwargs is original.message.kwargs
         )

@@ -204,8 +204,8 @@ def _around(middleware: ExecuteMiddleware, inner: Next) -> Next:
 
 
 def _publish_around(layer: PublishLayer, inner: PublishNext) -> PublishNext:
-    async def run(messages: Sequence[TaskMessage]) -> None:
-        await layer(messages, inner)
+    def run(messages: Sequence[TaskMessage]) -> Awaitable[None]:
+        return layer(messages, inner)
 
     return run
 

@@ -90,6 +90,6 @@ async def test_what_keeps_a_worker_from_exporting_is_an_error(monkeypatch, envir
 
 
 async def test_without_the_sdk_it_is_said_what_to_install(monkeypatch):
-    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(checks, "is_installed", lambda: False)
     ((level, _, fix),) = await found(setup=True)
     assert (level, fix) == (FindingLevel.ERROR, 'pip install "chicory-otel[otlp]"')

@@ -6,14 +6,13 @@ import asyncio
 import os
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from typing import final
 from urllib.parse import urlsplit
 
 from chicory.errors import ConfigurationError
 from chicory.plugin import Finding
 from chicory_otel.failing import is_measured, is_traced
-from chicory_otel.sdk import INSTALL, METRICS, TRACES, exporters_wanted, is_wanted
+from chicory_otel.sdk import INSTALL, METRICS, TRACES, exporters_wanted, is_installed, is_wanted
 from chicory_otel.settings import OtelConfig
 
 __all__ = ["Checks"]
@@ -43,7 +42,7 @@ class Checks:
         if not is_asked:
             what = "neither the code nor a variable sets up an OpenTelemetry SDK: spans and metrics go nowhere"
             return [Finding.warning(what, "set OTEL_EXPORTER_OTLP_ENDPOINT, or leave the plugin out")]
-        if find_spec("opentelemetry.sdk") is None:
+        if not is_installed():
             return [Finding.error("there is no OpenTelemetry SDK, so that spans and metrics go nowhere", INSTALL)]
         findings: list[Finding] = []
         for signal, names in wanted.items():

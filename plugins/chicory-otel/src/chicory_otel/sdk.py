@@ -18,7 +18,7 @@ from opentelemetry import metrics, trace
 from chicory.errors import ConfigurationError
 from chicory_otel.failing import is_measured, is_traced
 
-__all__ = ["INSTALL", "METRICS", "TRACES", "exporters_wanted", "is_wanted", "set_up"]
+__all__ = ["INSTALL", "METRICS", "TRACES", "exporters_wanted", "is_installed", "is_wanted", "set_up"]
 
 TRACES, METRICS = "traces", "metrics"
 INSTALL = 'pip install "chicory-otel[otlp]"'
@@ -54,13 +54,18 @@ def is_wanted(environment: Mapping[str, str], *, setup: bool | None) -> bool:
     return bool(exporters_wanted(TRACES, environment) or exporters_wanted(METRICS, environment))
 
 
+def is_installed() -> bool:
+    """Whether there is an SDK to set up."""
+    return find_spec("opentelemetry.sdk") is not None
+
+
 def set_up(worker_id: str, *, is_asked: bool) -> bool:
     """Set up tracing and metrics as the environment says; whether anything was.
 
     Raises:
         ConfigurationError: an exporter is not installed, or the SDK is not and *is_asked* says that it must be.
     """
-    if find_spec("opentelemetry.sdk") is None:
+    if not is_installed():
         if is_asked:
             raise ConfigurationError(f"CHICORY_OTEL_SETUP is true, and there is no SDK: {INSTALL}")
         _LOG.warning("event=otel_sdk_missing hint=%s", INSTALL)

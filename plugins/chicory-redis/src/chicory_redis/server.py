@@ -109,9 +109,15 @@ class Server:
         return self
 
     async def close(self) -> None:
-        await self._lines.close()
-        await self._commands.aclose(close_connection_pool=True)
-        await self.blocking.aclose(close_connection_pool=True)
+        """Close all connections, whatever the other end says to it: over TLS it may take its time, or say nothing."""
+        closing = (
+            self._lines.close(),
+            self._commands.aclose(close_connection_pool=True),
+            self.blocking.aclose(close_connection_pool=True),
+        )
+        for failure in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(failure, BaseException) and not isinstance(failure, _AWAY):
+                raise failure
 
     @contextmanager
     def translated(self) -> Iterator[None]:

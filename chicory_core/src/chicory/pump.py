@@ -310,11 +310,6 @@ class Pump:
             if not self._waiting:
                 break
             delivery = self._waiting.popleft()
-            if not self._leases.is_ours(delivery.receipt):  # this process stood still: somebody else may run it already
-                self._leases.release(delivery.receipt)
-                self._buried.pop(delivery.receipt, None)
-                self._watch.lease_lost(delivery)
-                continue
             # Not in a TaskGroup: its bookkeeping costs an eighth of a small task; `_run_one` lets nothing escape.
             self._running[delivery.receipt] = _Running(self._loop.create_task(self._run_one(delivery)))
             self._idle.clear()
@@ -324,6 +319,10 @@ class Pump:
     async def _run_one(self, delivery: Delivery) -> None:
         running = self._running[delivery.receipt]
         try:
+            # Looked at here, and not before it got its turn: this process may have stood still in between.
+            if not self._leases.is_ours(delivery.receipt):
+                self._forgo(delivery)
+                return
             attempt = running.attempt = self._execution.open(delivery)
             if self._buried and (record := self._buried.pop(delivery.receipt, None)) is not None:
                 attempt.ended = former_end(record)
@@ -337,6 +336,12 @@ class Pump:
                 self._defect.set_exception(error)
         finally:
             self._free(delivery)
+
+    def _forgo(self, delivery: Delivery) -> None:
+        """Its lease has ended before it started: somebody else may run it already."""
+        self._leases.release(delivery.receipt)
+        self._buried.pop(delivery.receipt, None)
+        self._watch.lease_lost(delivery)
 
     def _free(self, delivery: Delivery) -> None:
         del self._running[delivery.receipt]

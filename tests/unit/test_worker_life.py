@@ -17,7 +17,7 @@ from chicory import (
 )
 from chicory.errors import CapabilityError, PluginNotFoundError
 from chicory.memory import MemoryBackend, MemoryBroker, MemoryStore
-from chicory.plugin import Capabilities
+from chicory.plugin import Capabilities, current_attempt
 from chicory.testing import eventually
 
 
@@ -435,3 +435,22 @@ async def test_failure_is_told_by_type_alone_in_the_log(app, work, caplog):
 
     assert "ValueError" in caplog.text
     assert "hunter2" not in caplog.text
+
+
+async def test_what_stood_in_line_when_the_process_stood_still_does_not_start(app, clock):
+    """Both got their turn at once; while the first had it, the lease of the second ended, and somebody else may run it."""
+    starts = []
+
+    @app.task
+    async def stand_still(n: int) -> None:
+        starts.append((n, current_attempt.get().delivery.delivery_count))
+        if len(starts) == 1:
+            clock._elapsed += 60.0  # as a process that was stopped sees it, once it goes on
+
+    async with app, Worker(app, WorkerConfig(concurrency=2, lease_seconds=30.0)):
+        results = await stand_still.delay_many([(1,), (2,)])
+        for result in results:
+            await result.get(timeout=5)
+
+    assert starts[0] == (1, 1)
+    assert sorted(starts[1:]) == [(1, 2), (2, 2)]

@@ -29,6 +29,7 @@ DEFAULT_LEASE = 30.0
 """Seconds: of queues that nobody has announced."""
 _LOOK = 1.0
 """Seconds after which a consumer that waits looks for messages of levels that it has not seen yet."""
+_AGAIN, _AGAIN_PAUSE = 3, 0.01
 _PATIENCE = 8
 """The part of a lease for which one request waits: if this process is stopped meanwhile, a lease counts from its begin."""
 _TAKEN_AWAY = 500
@@ -87,14 +88,15 @@ class Pulls:
                 return float(found["config"]["ack_wait"]) / _BILLION
         return DEFAULT_LEASE
 
-    async def _look(self, queues: Sequence[str]) -> None:
-        """Find the levels at which something waits; that of most messages is there in any case."""
+    async def _look(self, queues: Sequence[str]) -> bool:
+        """Find the levels at which something waits or runs, and say whether any does; that of most messages is there anyway."""
         found = await self._durables.levels()
         self._looked_at = time.monotonic()
         for queue in queues:
             levels = found.get(queue, set())
             for level in levels | {0} if queue in self._announced else levels:
                 await self.ensure(queue, level)
+        return any(found.get(queue) for queue in queues)
 
     def _sources(self, queues: Sequence[str]) -> list[tuple[str, int, float]]:
         """Queues, levels and leases, in order of precedence."""
@@ -108,9 +110,11 @@ class Pulls:
 
     async def receive(self, queues: Sequence[str], limit: int, wait: float) -> list[Delivery]:
         deadline = time.monotonic() + wait
-        await self._look(queues)
+        is_any = await self._look(queues)
         taken = self._kept(queues, limit)
         taken += await self._take(queues, limit - len(taken))
+        if not taken and is_any and wait <= 0:
+            taken = await self._take_again(queues, limit)
         while not taken and (left := deadline - time.monotonic()) > 0:
             taken = await self._await(queues, left)
             if taken and len(taken) < limit:
@@ -154,6 +158,15 @@ class Pulls:
         except BaseException:
             self._ahead.extend(taken)
             raise
+        return taken
+
+    async def _take_again(self, queues: Sequence[str], limit: int) -> list[Delivery]:
+        """A server tells a consumer of what it has stored a moment later: who does not wait for that asks a few times more."""
+        taken: list[Delivery] = []
+        for _ in range(_AGAIN):
+            await asyncio.sleep(_AGAIN_PAUSE)
+            if taken := await self._take(queues, limit):
+                break
         return taken
 
     async def take_away(self, queue: str, level: int) -> list[str]:
